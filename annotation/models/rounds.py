@@ -57,6 +57,9 @@ class Round(models.Model):
     held_out_prompts = models.PositiveIntegerField(
         default=40, help_text="At most this many held-out prompts. Win rates come from these alone."
     )
+    # Completions of the round are samples first_sample, first_sample + 1, ...: fresh ones, unless a round is told to
+    # show those of an earlier one again.
+    first_sample = models.PositiveIntegerField(null=True, blank=True)
     seed = models.PositiveIntegerField(default=0)
     contestants = models.ManyToManyField(Contestant, related_name="rounds")
     prompts = models.ManyToManyField(Prompt, related_name="rounds")  # frozen at launch

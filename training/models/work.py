@@ -23,12 +23,18 @@ class WorkStatus(models.TextChoices):
     CANCELLED = "cancelled"
 
 
+def default_attempt_limit() -> int:
+    """How often work is tried before it fails for good; a retry by a person allows as many again."""
+    return settings.MAX_ATTEMPTS
+
+
 class Work(models.Model):
     """What a generation job and a training run have in common: being claimed, leased, retried and ended."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     status = models.CharField(max_length=10, choices=WorkStatus, default=WorkStatus.QUEUED)
     attempt = models.PositiveIntegerField(default=0)
+    attempt_limit = models.PositiveIntegerField(default=default_attempt_limit)
     lease_until = models.DateTimeField(null=True)
     worker = models.CharField(max_length=200, blank=True)
     seed = models.BigIntegerField(default=0)

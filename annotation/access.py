@@ -1,0 +1,31 @@
+"""The one getter that authorises. A foreign project and a missing one give the same 404."""
+
+from django.http import Http404
+
+from annotation.models import Membership, Project
+from rankloop.accounts.models import User
+
+Role = Membership.Role
+_RANK = {Role.ANNOTATOR: 0, Role.REVIEWER: 1, Role.RESEARCHER: 2, Role.ADMIN: 3}
+
+
+def includes(role: str, at_least: str) -> bool:
+    """Whether `role` may do what `at_least` may do."""
+    return _RANK[Role(role)] >= _RANK[Role(at_least)]
+
+
+def get_project(user: User, slug: str, *, at_least: str = Role.ANNOTATOR) -> Project:
+    """The project, when the user is a member of it with at least that role; `project.my_role` tells which.
+
+    Raises Http404 alike for a project that is missing, foreign, or not open to the user's role.
+    """
+    membership = (
+        Membership.objects.select_related("project").filter(user_id=user.pk, project__slug=slug).first()
+        if user.is_authenticated
+        else None
+    )
+    if membership is None or not includes(membership.role, at_least):
+        raise Http404("There is no such project, or it is not open to you.")
+    project = membership.project
+    project.my_role = membership.role  # type: ignore[attr-defined]
+    return project

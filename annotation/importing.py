@@ -1,0 +1,165 @@
+"""Reading prompts from JSONL and CSV files. Pure: text in, rows or errors out; nothing is saved here."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+ROLES = ("system", "user", "assistant")
+FIELDS = ("prompt", "tags", "source", "split")
+# More than this many errors help nobody: the file is of another kind.
+MOST_ERRORS = 20
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One prompt of a file, checked. `messages` is `[{"role", "content"}, ...]` and ends with the user."""
+
+    line: int
+    messages: list[dict[str, str]]
+    tags: list[str] = field(default_factory=list)
+    source: str = ""
+    held_out: bool = False  # an import may force held-out, never train
+
+
+class ImportErrors(ValueError):
+    """Everything found wrong with a file, one line each: file, line, field, reason. Nothing was imported."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        more = f"\n… and {len(problems) - MOST_ERRORS} more" if len(problems) > MOST_ERRORS else ""
+        super().__init__("\n".join(problems[:MOST_ERRORS]) + more + "\nNothing was imported.")
+
+
+class FieldError(ValueError):
+    """One field of one row is wrong."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"{name}: {reason}")
+
+
+def read_rows(content: bytes, *, file: str) -> list[PromptRow]:
+    """Every prompt in a `.jsonl` or `.csv` file.
+
+    A row has `prompt` (a string, or a message list; in CSV a cell that starts with `[` is read as one), and may have
+    `tags` (a list; in CSV separated by `;`), `source` and `split` (only `held_out`). Raises ImportErrors.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ImportErrors([f"{file}: byte {error.start}: not UTF-8. Save the file as UTF-8."]) from None
+    if not text.strip():
+        raise ImportErrors([f"{file}: the file is empty."])
+    parse = _csv_records if file.lower().endswith(".csv") else _jsonl_records
+    rows, problems = [], []
+    for line, record in parse(text):
+        try:
+            if isinstance(record, FieldError):
+                raise record
+            rows.append(_row(line, record))
+        except FieldError as error:
+            problems.append(f"{file}, line {line}, {error.name}: {error.reason}")
+    if problems:
+        raise ImportErrors(problems)
+    if not rows:
+        raise ImportErrors([f"{file}: there is a header but no row."])
+    return rows
+
+
+def _jsonl_records(text: str) -> Iterator[tuple[int, Any]]:
+    # split("\n") and not splitlines(): JSON strings may hold U+2028, which splitlines() takes for a line's end.
+    for line, raw in enumerate(text.split("\n"), start=1):
+        if not raw.strip():
+            continue
+        try:
+            yield line, json.loads(raw)
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = getattr(error, "msg", "nested too deeply")
+            yield line, FieldError("JSON", f"{reason} (column {getattr(error, 'colno', 1)})")
+
+
+def _csv_records(text: str) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if "prompt" not in (reader.fieldnames or []):
+            yield (
+                1,
+                FieldError(
+                    "header", f"no column `prompt` among {reader.fieldnames}. Name one column `prompt`."
+                ),
+            )
+            return
+        for record in reader:
+            if None in record:
+                yield (
+                    reader.line_num,
+                    FieldError("row", "more cells than the header has columns. Quote commas."),
+                )
+                continue
+            cells = {key: (value or "").strip() for key, value in record.items()}
+            if cells["prompt"].startswith("["):
+                try:
+                    cells["prompt"] = json.loads(cells["prompt"])
+                except json.JSONDecodeError:
+                    pass  # a text that happens to begin with a bracket
+            cells["tags"] = [tag.strip() for tag in cells.get("tags", "").split(";") if tag.strip()]
+            yield reader.line_num, {key: value for key, value in cells.items() if value != ""}
+    except csv.Error as error:
+        yield reader.line_num + 1, FieldError("CSV", f"{error}. Check the quotes around this line.")
+
+
+def _row(line: int, record: Any) -> PromptRow:
+    if not isinstance(record, dict):
+        raise FieldError("row", f"expected an object with the field `prompt`, found {type(record).__name__}")
+    unknown = [key for key in record if key not in FIELDS]
+    if unknown:
+        raise FieldError(str(unknown[0]), f"unknown field. Known are {', '.join(FIELDS)}.")
+    if "prompt" not in record:
+        raise FieldError("prompt", "missing")
+    tags = record.get("tags", [])
+    if not isinstance(tags, list) or not all(
+        isinstance(tag, str) and 0 < len(tag.strip()) <= 60 for tag in tags
+    ):
+        raise FieldError("tags", "expected a list of texts of 1 to 60 characters")
+    source = record.get("source", "")
+    if not isinstance(source, str) or len(source) > 200:
+        raise FieldError("source", "expected a text of at most 200 characters")
+    split = record.get("split", "")
+    if split not in ("", "held_out"):
+        raise FieldError("split", f"{split!r} can't be asked for. Only `held_out` can; else leave it out.")
+    return PromptRow(
+        line=line,
+        messages=checked_messages(record["prompt"]),
+        tags=sorted({tag.strip() for tag in tags}),
+        source=source,
+        held_out=split == "held_out",
+    )
+
+
+def checked_messages(prompt: Any) -> list[dict[str, str]]:
+    """A prompt as messages. Raises FieldError for anything that is not a conversation ending with the user."""
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, list) or not prompt:
+        raise FieldError("prompt", "expected a text or a non-empty list of messages")
+    messages = []
+    for number, message in enumerate(prompt, start=1):
+        where = f"message {number}"
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            raise FieldError("prompt", f"{where}: expected an object with `role` and `content`")
+        role, content = message["role"], message["content"]
+        if role not in ROLES:
+            raise FieldError("prompt", f"{where}: unknown role {role!r}. Known are {', '.join(ROLES)}.")
+        if role == "system" and number > 1:
+            raise FieldError("prompt", f"{where}: a system message can only come first")
+        if not isinstance(content, str) or not content.strip():
+            raise FieldError("prompt", f"{where}: the content is empty or not a text")
+        if "\x00" in content:
+            raise FieldError("prompt", f"{where}: holds a NUL character, which the database can't keep")
+        messages.append({"role": role, "content": content})
+    if messages[-1]["role"] != "user":
+        raise FieldError("prompt", "the last message must be the user's: it is what is answered")
+    return messages

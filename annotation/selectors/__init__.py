@@ -1,0 +1,1 @@
+"""Reading: joins and aggregates, no writes."""

@@ -1,0 +1,27 @@
+"""Fixtures that tests of several places share. The environment is made in tests/environment.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.environment import ROOT
+
+
+@pytest.fixture(scope="session")
+def default_model() -> Path:
+    """The real small model. `deploy/dev.py test` fetches it; by bare pytest it may be missing."""
+    folder = Path(os.environ["RANKLOOP_DEFAULT_MODEL"])
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"no model at {folder}: run `python3 deploy/dev.py test`, which fetches it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random chat model, made in another process: this one stays without torch."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    subprocess.run([sys.executable, "-m", "training.recipes.tiny", str(folder)], check=True, cwd=ROOT)
+    return folder

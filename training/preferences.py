@@ -1,0 +1,69 @@
+"""From frozen rankings to what trainers read. Pure and versioned: the same rows always give the same pairs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+# Goes up when the derivation changes, and is kept with every run that used it.
+PAIRS_VERSION = 1
+
+Row = Mapping[str, Any]
+
+
+def ranked_pairs(row: Row) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Every (better, worse) pair of completions in one ranking. Ties give none, nor do equal texts."""
+    if row["outcome"] != "ranked":
+        return []
+    completions = sorted(row["completions"], key=lambda c: (c["rank"], c["completion"]))
+    return [
+        (better, worse)
+        for index, better in enumerate(completions)
+        for worse in completions[index + 1 :]
+        if better["rank"] < worse["rank"] and better["text"] != worse["text"]
+    ]
+
+
+def pair_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> Iterator[dict[str, Any]]:
+    """TRL's preference form, one object a pair, for the rows of one split, those of a ranking side by side.
+
+    `texts` maps digests to texts. `weight` is that of the ranking: each counts alike, however many pairs it gives,
+    and recipes learn from the pairs of one ranking together (InstructGPT, Ouyang et al. 2022, section 3.5).
+    """
+    for row in rows:
+        if row["split"] != split:
+            continue
+        for better, worse in ranked_pairs(row):
+            yield {
+                "prompt": [
+                    {"role": message["role"], "content": texts[message["text"]]}
+                    for message in row["messages"]
+                ],
+                "chosen": [{"role": "assistant", "content": texts[better["text"]]}],
+                "rejected": [{"role": "assistant", "content": texts[worse["text"]]}],
+                "ranking": row["ranking"],
+                "prompt_id": row["prompt"],
+                "weight": 1.0,
+            }
+
+
+def text_digests(rows: Sequence[Row]) -> set[str]:
+    """Digests of every text the rows refer to."""
+    return {part["text"] for row in rows for part in [*row["messages"], *row["completions"]]}
+
+
+def count_rows(rows: Sequence[Row]) -> dict[str, int]:
+    """What a dataset's page tells: judgments, comparisons, pairs in each split, ties, all-bad, cannot-judge."""
+    counts = {
+        "judgments": len(rows),
+        "comparisons": len({row["comparison"] for row in rows}),
+        "train_pairs": 0,
+        "held_out_pairs": 0,
+        "tied_pairs": 0,
+        "all_bad": sum(row["outcome"] == "all_bad" for row in rows),
+        "cannot_judge": sum(row["outcome"] == "cannot_judge" for row in rows),
+    }
+    for row in rows:
+        counts[f"{row['split']}_pairs"] += len(ranked_pairs(row))
+        if row["outcome"] == "ranked":
+            ranks = [completion["rank"] for completion in row["completions"]]
+            counts["tied_pairs"] += sum(a == b for index, a in enumerate(ranks) for b in ranks[index + 1 :])
+    return counts

@@ -1,0 +1,1 @@
+"""Writing: keyword-only, typed, atomic. Services never import tasks."""

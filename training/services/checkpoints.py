@@ -1,0 +1,98 @@
+"""Registering checkpoints, and the contestants they become."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+
+from annotation.models import Contestant, Project
+from annotation.services.contestants import register_contestant
+from rankloop.audit.services import record
+from rankloop.errors import Refused
+from training import store
+from training.models import Checkpoint, CheckpointContestant, TrainingRun
+
+# What a contestant samples with unless it is asked otherwise: the policy's own distribution.
+DEFAULT_DECODING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 256}
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise Refused unless the folder holds a model that can be loaded without running any of its code."""
+    if not folder.is_dir():
+        raise Refused(f"{folder} is not a folder. Name the folder that holds config.json and the weights.")
+    names = {path.name for path in folder.iterdir()}
+    for needed in ("config.json", "tokenizer.json"):
+        if needed not in names:
+            raise Refused(f"{folder} has no {needed}. Save the model with save_pretrained() first.")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise Refused(
+            f"{folder} has no safetensors weights, and pickled ones are never loaded. "
+            "Save it again with save_pretrained(safe_serialization=True)."
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise Refused(f"{folder}/config.json is not JSON: {error}") from None
+    if "auto_map" in config:
+        raise Refused(f"{folder}/config.json asks for code of its own (auto_map), which is never run.")
+
+
+def register_base(*, project: Project, folder: Path, name: str) -> Checkpoint:
+    """Publish a base model's folder and register it. Again with the same weights: the same row.
+
+    Raises Refused for a folder that is not a safetensors model, or a name that other weights have.
+    """
+    check_model_folder(folder)
+    digest = store.publish(folder, about={"kind": "base"})
+    checkpoint, created = Checkpoint.objects.get_or_create(
+        project=project, name=name, defaults={"kind": Checkpoint.Kind.BASE, "digest": digest}
+    )
+    if not created and checkpoint.digest != digest:
+        raise Refused(f"The name {name!r} belongs to other weights, and names are permanent. Choose another.")
+    return checkpoint
+
+
+@transaction.atomic
+def register_policy(
+    *,
+    checkpoint: Checkpoint,
+    name: str | None = None,
+    system_prompt: str = "",
+    decoding: dict[str, Any] | None = None,
+) -> Contestant:
+    """The contestant that writes with this checkpoint, system prompt and decoding. Raises Refused for a reward model."""
+    if checkpoint.kind == Checkpoint.Kind.REWARD:
+        raise Refused(f"{checkpoint} is a reward model: it judges and does not write.")
+    contestant = register_contestant(
+        project=checkpoint.project,
+        name=name or checkpoint.name,
+        weights=checkpoint.digest,
+        system_prompt=system_prompt,
+        decoding={**DEFAULT_DECODING, **(decoding or {})},
+    )
+    CheckpointContestant.objects.get_or_create(checkpoint=checkpoint, contestant=contestant)
+    return contestant
+
+
+def checkpoint_of(contestant: Contestant) -> Checkpoint:
+    """A checkpoint whose weights the contestant writes with; any one, as their content is equal.
+
+    Raises Refused for a contestant that no checkpoint stands behind (a person, an import).
+    """
+    checkpoint = contestant.checkpoints.order_by("pk").first()
+    if checkpoint is None:
+        raise Refused(f"{contestant} has no checkpoint, so it can't generate completions.")
+    return checkpoint
+
+
+def register_result(
+    *, run: TrainingRun, kind: str, digest: str, base: Checkpoint, metrics: dict[str, Any]
+) -> Checkpoint:
+    """The checkpoint of a finished run; called in the transaction that ends the run, once for each run."""
+    name = f"round-{run.round.number}-{run.step}" if run.round else f"{run.step}-{str(run.pk)[:8]}"
+    checkpoint = Checkpoint.objects.create(
+        project=run.project, name=name, kind=kind, digest=digest, base=base, run=run, metrics=metrics
+    )
+    record("checkpoint registered", actor=None, project=run.project.slug, subject=name, digest=digest)
+    return checkpoint

@@ -1,0 +1,299 @@
+"""Rounds: opening, launching, and the driver that carries them on by itself.
+
+    draft -> generating -> ranking -> training -> evaluating -> closed        (or cancelled, from any of them)
+
+`advance_round` does what the present status asks for and moves on by compare-and-set. Each step may be run again at
+any time, by several processes at once, so a crash anywhere loses nothing: the next call goes on. A step that can't go
+on leaves its reason in `round.failure`, until a person retries or skips it.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from annotation.models import Contestant, Project, Round
+from annotation.services.comparisons import close_slots, freeze_prompts, open_comparisons, ranking_is_over
+from rankloop.accounts.models import User
+from rankloop.audit.services import record
+from rankloop.errors import Conflict, Refused
+from training.models import Checkpoint, GenerationJob, TrainingRun, WorkStatus
+from training.plans import checked_plan
+from training.services.checkpoints import checkpoint_of, register_policy
+from training.services.evaluations import measure_round
+from training.services.runs import queue_generation, queue_training
+from training.services.snapshots import snapshot_rounds
+from training.services.work import request_cancel, requeue
+
+Status = Round.Status
+ACTIVE = (Status.GENERATING, Status.RANKING, Status.TRAINING, Status.EVALUATING)
+
+
+@transaction.atomic
+def open_round(
+    *,
+    project: Project,
+    user: User | None,
+    name: str,
+    contestants: Sequence[Contestant],
+    launch_key: uuid.UUID | None = None,
+    training_plan: Sequence[dict[str, Any]] = (),
+    **settings: Any,
+) -> Round:
+    """A new round as a draft. With a launch key that was used before, that round: two launches make one.
+
+    `settings` are fields of Round (overlap, audience, train_prompts, deadline ...), by default the project's.
+    Raises Refused for a plan, contestants or sizes that can't work, ValidationError for a field out of range.
+    """
+    # One after the other within a project: numbers are given in order, and a key is looked up before it is used.
+    Project.objects.select_for_update().get(pk=project.pk)
+    if launch_key is not None:
+        known = project.rounds.filter(launch_key=launch_key).first()
+        if known is not None:
+            return known
+    plan = checked_plan(list(training_plan))
+    if not contestants:
+        raise Refused("A round needs at least one contestant. Choose who writes the completions.")
+    for contestant in contestants:
+        if contestant.project_id != project.pk:
+            raise Refused(f"{contestant} belongs to another project.")
+        checkpoint_of(contestant)
+    settings.setdefault("overlap", project.overlap)
+    settings.setdefault("completions_per_comparison", project.completions_per_comparison)
+    number = (project.rounds.aggregate(last=Max("number"))["last"] or 0) + 1
+    settings.setdefault("seed", number)
+    round = Round(
+        project=project,
+        number=number,
+        name=name or f"Round {number}",
+        training_plan=plan,
+        launch_key=launch_key,
+        created_by=user,
+        **settings,
+    )
+    if len(contestants) * round.samples_per_contestant < 2:
+        raise Refused("One completion can't be compared. Choose more contestants, or more samples of each.")
+    round.full_clean(exclude=["project", "created_by", "launch_key"])
+    round.save()
+    round.contestants.set(contestants)
+    record("round opened", actor=user, project=project.slug, subject=f"round {number}")
+    return round
+
+
+@transaction.atomic
+def launch_round(*, round: Round, user: User | None) -> Round:
+    """Start a draft: its prompts are frozen, and the driver goes on from here. Launched already: nothing happens.
+
+    Raises Refused when the project has no prompt for it, and Conflict for a cancelled round.
+    """
+    if round.status == Status.CANCELLED:
+        raise Conflict("This round was cancelled. Open a new one.")
+    if round.status != Status.DRAFT:
+        return round
+    if freeze_prompts(round=round) == 0:
+        raise Refused(
+            "The project has no prompt for this round. Import some, or ask for more of a split that has."
+        )
+    if _move(round, Status.GENERATING):
+        record("round launched", actor=user, project=round.project.slug, subject=f"round {round.number}")
+    return round
+
+
+def _move(round: Round, to: str) -> bool:
+    """Compare-and-set of the status; false when another process was faster."""
+    now = timezone.now()
+    moved = Round.objects.filter(pk=round.pk, status=round.status, failure="")
+    if moved.update(status=to, status_since=now) != 1:
+        return False
+    round.status, round.status_since = to, now
+    return True
+
+
+def advance_round(*, round_id: int) -> None:
+    """Take the round as far as it can go now."""
+    while True:
+        round = Round.objects.select_related("project").get(pk=round_id)
+        step = _STEPS.get(Status(round.status))
+        if step is None or round.failure:
+            return
+        try:
+            following = step(round)
+        except Refused as error:
+            _note_failure(round, str(error))
+            return
+        except Exception as error:
+            _note_failure(round, f"{type(error).__name__}: {error}")
+            raise
+        if following is None or not _move(round, following):
+            return
+
+
+def _note_failure(round: Round, reason: str) -> None:
+    Round.objects.filter(pk=round.pk, status=round.status).update(failure=reason)
+
+
+def _generate(round: Round) -> str | None:
+    """Queue what is to be generated; once that is over, make the comparisons."""
+    if not _all_over(queue_generation(round=round)):
+        return None
+    if open_comparisons(round=round) == 0:
+        raise Refused(
+            "No prompt has two different completions, so there is nothing to rank. Look at the jobs' logs."
+        )
+    return Status.RANKING
+
+
+def _rank(round: Round) -> str | None:
+    """Wait for annotators: until all is ranked, nothing more can be, or the deadline has passed."""
+    overdue = round.deadline is not None and round.deadline < timezone.now()
+    if not (overdue or ranking_is_over(round=round)):
+        return None
+    close_slots(round=round)
+    return Status.TRAINING
+
+
+def _train(round: Round) -> str | None:
+    """Freeze the judgments and work through the plan."""
+    if round.training_plan:
+        runs = list(round.runs.all())
+        if len(runs) < len(round.training_plan):
+            dataset = snapshot_rounds(project=round.project, rounds=[round])
+            runs = queue_training(round=round, dataset=dataset)
+        if not _all_over(runs):
+            return None
+    return Status.EVALUATING
+
+
+def _evaluate(round: Round) -> str | None:
+    """Measure the round, and put the policies it trained back into the ranking queue as contestants of a draft."""
+    measure_round(round=round)
+    open_next_round(round=round)
+    return Status.CLOSED
+
+
+_STEPS: dict[Status, Callable[[Round], str | None]] = {
+    Status.GENERATING: _generate,
+    Status.RANKING: _rank,
+    Status.TRAINING: _train,
+    Status.EVALUATING: _evaluate,
+}
+
+
+def _all_over(work: Sequence[GenerationJob] | Sequence[TrainingRun]) -> bool:
+    """Whether all of it has ended well or was given up; raises Refused with the reason when some has failed."""
+    for item in work:
+        if item.status == WorkStatus.FAILED:
+            raise Refused(f"{str(item).capitalize()} failed. {item.error}")
+    return all(item.is_over for item in work)
+
+
+@transaction.atomic
+def open_next_round(*, round: Round) -> Round | None:
+    """A draft in which the policies this round trained meet their parent, blind, on held-out prompts. Repeatable.
+
+    Nothing is opened when no policy was trained.
+    """
+    trained = Checkpoint.objects.filter(run__round=round, kind=Checkpoint.Kind.POLICY).order_by("pk")
+    parent = _plain_contestant(round)
+    if not trained or parent is None:
+        return None
+    contestants = [parent] + [
+        register_policy(checkpoint=checkpoint, system_prompt=parent.system_prompt, decoding=parent.decoding)
+        for checkpoint in trained
+    ]
+    return open_round(
+        project=round.project,
+        user=round.created_by,
+        name=f"After {round.name}",
+        contestants=contestants,
+        # Derived, so that a second call finds the first one's draft.
+        launch_key=uuid.uuid5(uuid.NAMESPACE_OID, f"rankloop:after:{round.project_id}:{round.number}"),
+        audience=round.audience,
+        overlap=round.overlap,
+        completions_per_comparison=2,
+        samples_per_contestant=2,
+        train_prompts=0,
+        held_out_prompts=1000,
+        seed=round.seed + 1,
+    )
+
+
+def _plain_contestant(round: Round) -> Contestant | None:
+    """The contestant on the checkpoint that policies went on from, without a system prompt where there is one."""
+    newest = round.contestants.order_by("-pk").first()
+    if newest is None:
+        return None
+    siblings = round.contestants.filter(checkpoints=checkpoint_of(newest))
+    return siblings.order_by("system_prompt", "pk").first()
+
+
+def end_ranking(*, round: Round, user: User) -> None:
+    """End ranking now: what is open is closed, and kept count of. Raises Conflict when the round is not ranking."""
+    if round.status != Status.RANKING:
+        raise Conflict("This round is not being ranked, so there is no ranking to end.")
+    closed = close_slots(round=round)
+    record(
+        "ranking ended",
+        actor=user,
+        project=round.project.slug,
+        subject=f"round {round.number}",
+        closed=closed,
+    )
+
+
+@transaction.atomic
+def cancel_round(*, round: Round, user: User) -> None:
+    """Stop a round for good. Its running work saves and stops; what was judged stays. Over already: nothing."""
+    stopped = Round.objects.filter(pk=round.pk, status__in=[Status.DRAFT, *ACTIVE])
+    if stopped.update(status=Status.CANCELLED, status_since=timezone.now(), failure="") == 0:
+        return
+    for work in [*round.generation_jobs.all(), *round.runs.all()]:
+        request_cancel(work)
+    close_slots(round=round)
+    record("round cancelled", actor=user, project=round.project.slug, subject=f"round {round.number}")
+
+
+@transaction.atomic
+def retry_step(*, round: Round, user: User) -> None:
+    """Try the failed step again. Raises Conflict when nothing has failed."""
+    _clear_failure(round)
+    for work in _work_of(round):
+        if work.status == WorkStatus.FAILED:
+            requeue(work)
+    record("step retried", actor=user, project=round.project.slug, subject=f"round {round.number}")
+
+
+@transaction.atomic
+def skip_step(*, round: Round, user: User) -> None:
+    """Go on without what failed. Raises Conflict when nothing has failed."""
+    _clear_failure(round)
+    failed = [work for work in _work_of(round) if work.status == WorkStatus.FAILED]
+    for work in failed:
+        type(work).objects.filter(pk=work.pk, status=WorkStatus.FAILED).update(status=WorkStatus.CANCELLED)
+    if not failed:  # the step itself could not go on: leave it out
+        following = {
+            Status.GENERATING: Status.RANKING,
+            Status.RANKING: Status.TRAINING,
+            Status.TRAINING: Status.EVALUATING,
+            Status.EVALUATING: Status.CLOSED,
+        }
+        round.refresh_from_db()
+        _move(round, following[Status(round.status)])
+    record("step skipped", actor=user, project=round.project.slug, subject=f"round {round.number}")
+
+
+def _clear_failure(round: Round) -> None:
+    if Round.objects.filter(pk=round.pk).exclude(failure="").update(failure="") != 1:
+        raise Conflict("Nothing has failed in this round.")
+
+
+def _work_of(round: Round) -> list[GenerationJob] | list[TrainingRun]:
+    return list(round.generation_jobs.all() if round.status == Status.GENERATING else round.runs.all())
+
+
+def active_round_ids() -> list[int]:
+    """Rounds that may go on."""
+    return list(Round.objects.filter(status__in=ACTIVE, failure="").values_list("pk", flat=True))

@@ -1,0 +1,137 @@
+"""Freezing a round's judgments into a PreferenceDataset."""
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.db import connection, transaction
+
+from annotation.models import Judgment, Project, Round
+from rankloop.audit.services import record
+from rankloop.errors import Refused
+from training import store
+from training.models import DatasetMember, PreferenceDataset
+from training.preferences import count_rows
+
+FORMAT = "rankloop-preferences/1"
+ROWS_FILE = "rankings.jsonl"
+
+# One statement reads everything: PostgreSQL gives a statement one snapshot, so it sees one moment.
+# A revision stands for what it supersedes.
+_READ = """
+SELECT judgment.id, judgment.comparison_id, comparison.kind, prompt.id, prompt.split, prompt.messages::json,
+       judgment.annotator_id, judgment.source, judgment.outcome, judgment.strength, judgment.reason,
+       guideline.version, round.number,
+       (SELECT json_agg(json_build_object(
+                'completion', completion.id, 'contestant', completion.contestant_id, 'text', completion.text,
+                'edited_from', completion.edited_from_id, 'rank', ranked.rank) ORDER BY completion.id)
+        FROM annotation_comparisoncompletion entry
+        JOIN annotation_completion completion ON completion.id = entry.completion_id
+        LEFT JOIN annotation_rankedcompletion ranked
+               ON ranked.judgment_id = judgment.id AND ranked.completion_id = completion.id
+        WHERE entry.comparison_id = comparison.id)
+FROM annotation_judgment judgment
+JOIN annotation_comparison comparison ON comparison.id = judgment.comparison_id
+JOIN annotation_round round ON round.id = comparison.round_id
+JOIN annotation_prompt prompt ON prompt.id = comparison.prompt_id
+LEFT JOIN annotation_guideline guideline ON guideline.id = judgment.guideline_id
+WHERE round.id = ANY(%s) AND round.project_id = %s AND judgment.source = ANY(%s) AND judgment.slot_id IS NOT NULL
+  AND judgment.outcome <> 'withdrawn'
+  AND NOT EXISTS (SELECT FROM annotation_judgment newer WHERE newer.supersedes_id = judgment.id)
+ORDER BY judgment.id
+"""
+
+
+def sources_of(rounds: Sequence[Round]) -> list[str]:
+    """Judgment sources a snapshot of these rounds takes by itself: people's, or a rehearsal's, never both.
+
+    Raises Refused when rounds of both audiences are mixed.
+    """
+    audiences = {round.audience for round in rounds}
+    if len(audiences) != 1:
+        raise Refused(
+            "These rounds mix people's judgments with simulated ones. Snapshot them apart, or name the sources."
+        )
+    return (
+        [Judgment.Source.REHEARSAL] if audiences == {Round.Audience.REHEARSAL} else [Judgment.Source.PERSON]
+    )
+
+
+def snapshot_rounds(
+    *, project: Project, rounds: Sequence[Round], sources: Sequence[str] | None = None
+) -> PreferenceDataset:
+    """Freeze the judgments of some rounds. The same judgments always give the same dataset.
+
+    Files are published before the rows are written; a crash between leaves only an unnamed folder. Raises Refused
+    when there is nothing to freeze.
+    """
+    sources = list(sources or sources_of(rounds))
+    with connection.cursor() as cursor:
+        cursor.execute(_READ, [[round.pk for round in rounds], project.pk, sources])
+        read = cursor.fetchall()
+    if not read:
+        raise Refused("Nobody has judged anything in this round yet, so there is nothing to freeze.")
+    rows = [_row(*values) for values in read]
+    lines = [store.canonical(row) for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / ROWS_FILE).write_bytes(b"\n".join(lines) + b"\n")
+        row_digests = [hashlib.sha256(line).hexdigest() for line in lines]
+        digest = store.publish(Path(folder), about={"format": FORMAT, "rows": row_digests})
+    return _register(project, rounds, sources, digest, rows)
+
+
+def _row(
+    judgment: int,
+    comparison: int,
+    kind: str,
+    prompt: int,
+    split: str,
+    messages: Any,
+    annotator: int,
+    source: str,
+    outcome: str,
+    strength: int | None,
+    reason: str,
+    guideline: int | None,
+    round: int,
+    completions: Any,
+) -> dict[str, Any]:
+    """One canonical row. Texts are kept apart in the store, and the row holds their digests."""
+    return {
+        "ranking": judgment,
+        "comparison": comparison,
+        "kind": kind,
+        "prompt": prompt,
+        "split": split,
+        "messages": [
+            {"role": message["role"], "text": store.put_text(message["content"])} for message in messages
+        ],
+        "annotator": annotator,
+        "source": source,
+        "outcome": outcome,
+        "strength": strength,
+        "reason": reason,
+        "guideline": guideline,
+        "round": round,
+        "completions": [
+            {**completion, "text": store.put_text(completion["text"])} for completion in completions
+        ],
+    }
+
+
+@transaction.atomic
+def _register(
+    project: Project, rounds: Sequence[Round], sources: list[str], digest: str, rows: list[dict[str, Any]]
+) -> PreferenceDataset:
+    dataset, created = PreferenceDataset.objects.get_or_create(
+        project=project, digest=digest, defaults={"sources": sources, "counts": count_rows(rows)}
+    )
+    if created:
+        dataset.rounds.set(rounds)
+        DatasetMember.objects.bulk_create(
+            (DatasetMember(dataset=dataset, judgment_id=row["ranking"]) for row in rows), batch_size=5000
+        )
+        record("dataset frozen", actor=None, project=project.slug, subject=digest, judgments=len(rows))
+    return dataset

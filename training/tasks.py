@@ -1,0 +1,45 @@
+"""Celery's doorbells for training. A message carries an id; the row decides; each task may run twice."""
+
+from typing import Any
+
+from celery import shared_task
+
+from training import worker
+from training.models import GenerationJob, TrainingRun
+from training.services import rounds
+from training.services.work import idle_queue, return_lost
+
+
+@shared_task
+def run_generation(job_id: str) -> None:
+    worker.run_generation(job_id)
+    advance_rounds.delay()
+
+
+@shared_task
+def run_training(run_id: str) -> None:
+    worker.run_training(run_id)
+    advance_rounds.delay()
+
+
+@shared_task
+def advance_rounds() -> None:
+    """Carry every active round on, then ring for work that waits while nothing of its kind runs."""
+    for round_id in rounds.active_round_ids():
+        rounds.advance_round(round_id=round_id)
+    ring()
+
+
+@shared_task
+def sweep_lost_work() -> None:
+    return_lost(GenerationJob)
+    return_lost(TrainingRun)
+    ring()
+
+
+def ring() -> None:
+    """Ring for the oldest waiting row of a kind of which nothing runs. A doorbell too many finds nothing to claim."""
+    for kind, task in ((GenerationJob, run_generation), (TrainingRun, run_training)):
+        waiting: Any = idle_queue(kind)
+        if waiting is not None:
+            task.apply_async([str(waiting.pk)], expires=30)
