@@ -22,16 +22,19 @@ from annotation.services.claims import (
 from annotation.services.judgments import Submission, submit_judgment
 
 
-def get_assignment(request: Request, slug: str, assignment: uuid.UUID) -> tuple[Project, Assignment]:
+def get_assignment(request: Request, slug: str, assignment: uuid.UUID) -> Assignment:
     """The caller's own assignment within a project of theirs; Http404 alike for a foreign and a missing one."""
-    project = get_project(request.user, slug)
-    mine = Assignment.objects.filter(
-        pk=assignment, annotator=request.user, comparison__round__project=project
+    mine = Assignment.objects.select_related("comparison__round__project").filter(
+        pk=assignment,
+        annotator=request.user,
+        comparison__round__project__slug=slug,
+        comparison__round__project__memberships__user=request.user,
     )
     row = mine.first()
     if row is None:
         raise Http404("There is no such assignment, or it is not yours.")
-    return project, row
+    row.annotator = request.user
+    return row
 
 
 class ClaimInput(serializers.Serializer):
@@ -92,7 +95,7 @@ class SubmitApi(APIView):
     """Send a judgment. The same key and body again is answered the same; another body under the key is a 409."""
 
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
-        _, mine = get_assignment(request, slug, assignment)
+        mine = get_assignment(request, slug, assignment)
         sent = SubmitInput(data=request.data)
         sent.is_valid(raise_exception=True)
         judgment = submit_judgment(assignment=mine, submission=Submission(**sent.validated_data))
@@ -103,7 +106,7 @@ class SkipApi(APIView):
     """Pass over a comparison for good."""
 
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
-        _, mine = get_assignment(request, slug, assignment)
+        mine = get_assignment(request, slug, assignment)
         sent = SkipInput(data=request.data)
         sent.is_valid(raise_exception=True)
         skip_comparison(assignment=mine, **sent.validated_data)
@@ -114,7 +117,7 @@ class ReleaseApi(APIView):
     """Give back a comparison that was not worked on."""
 
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
-        _, mine = get_assignment(request, slug, assignment)
+        mine = get_assignment(request, slug, assignment)
         release_comparison(assignment=mine)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -123,15 +126,15 @@ class RenewApi(APIView):
     """Keep the lease while working."""
 
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
-        project, mine = get_assignment(request, slug, assignment)
-        return Response({"lease_until": renew_lease(project=project, assignment=mine)})
+        mine = get_assignment(request, slug, assignment)
+        return Response({"lease_until": renew_lease(project=mine.comparison.round.project, assignment=mine)})
 
 
 class DraftApi(APIView):
     """Keep an unfinished ranking on the server."""
 
     def put(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
-        _, mine = get_assignment(request, slug, assignment)
+        mine = get_assignment(request, slug, assignment)
         if not isinstance(request.data, dict):
             raise serializers.ValidationError({"draft": "Send an object."})
         save_draft(assignment=mine, draft=request.data)

@@ -6,7 +6,7 @@ the search goes on from the annotator's own last position, so that a long day do
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,22 @@ from rankloop.errors import Conflict, Refused
 MOST_LEASES = 2
 MOST_DRAFT_CHARACTERS = 20_000
 
+# My open leases in the project, and per open round how far I have come: all that a claim must know, in one query.
+_STANDING = """
+SELECT round.id,
+       (SELECT assignment.position FROM annotation_assignment assignment
+        JOIN annotation_comparison comparison ON comparison.id = assignment.comparison_id
+        WHERE assignment.annotator_id = %(annotator)s AND comparison.round_id = round.id
+        ORDER BY assignment.claimed_at DESC LIMIT 1),
+       (SELECT array_agg(assignment.id ORDER BY assignment.claimed_at) FROM annotation_assignment assignment
+        JOIN annotation_comparison comparison ON comparison.id = assignment.comparison_id
+        WHERE assignment.annotator_id = %(annotator)s AND assignment.state = 'open'
+          AND comparison.round_id = round.id)
+FROM annotation_round round
+WHERE round.project_id = %(project)s AND round.status = 'ranking' AND round.audience = %(audience)s
+ORDER BY round.priority DESC, round.number
+"""
+
 # One statement: lock a free slot, write the assignment, point the slot at it. An expired assignment of the same
 # annotator is taken up again; any other one of theirs keeps the comparison away from them.
 _CLAIM = """
@@ -29,10 +45,7 @@ WITH free AS (
     FROM annotation_slot slot
     WHERE slot.round_id = %(round)s AND slot.state = 'open' AND slot.position > %(after)s
       AND (slot.reserved_for_id IS NULL OR slot.reserved_for_id = %(annotator)s)
-      AND NOT EXISTS (
-          SELECT FROM annotation_assignment mine
-          WHERE mine.comparison_id = slot.comparison_id AND mine.annotator_id = %(annotator)s
-            AND mine.state <> 'expired')
+      AND {not_mine}
     ORDER BY slot.position
     LIMIT 1
     FOR UPDATE OF slot SKIP LOCKED
@@ -41,19 +54,33 @@ WITH free AS (
         (id, comparison_id, annotator_id, state, lease_until, claimed_at, position, shown_order, reason)
     SELECT gen_random_uuid(), free.comparison_id, %(annotator)s, 'open',
            now() + make_interval(mins => %(minutes)s), now(), free.position,
-           (SELECT coalesce(array_agg(entry.completion_id ORDER BY random()), '{}')
+           (SELECT coalesce(array_agg(entry.completion_id ORDER BY random()), '{{}}')
             FROM annotation_comparisoncompletion entry WHERE entry.comparison_id = free.comparison_id),
            ''
     FROM free
     ON CONFLICT (comparison_id, annotator_id) DO UPDATE
         SET state = 'open', lease_until = excluded.lease_until, position = excluded.position
         WHERE annotation_assignment.state = 'expired'
-    RETURNING id
+    RETURNING *
+), held AS (
+    UPDATE annotation_slot slot SET state = 'held', assignment_id = opened.id
+    FROM free, opened WHERE slot.id = free.id
 )
-UPDATE annotation_slot slot SET state = 'held', assignment_id = opened.id
-FROM free, opened WHERE slot.id = free.id
-RETURNING opened.id
+SELECT * FROM opened
 """
+# Going on from my last position the first slot is nearly always free for me: one look-up each.
+_CLAIM_NEXT = _CLAIM.format(
+    not_mine="""NOT EXISTS (
+          SELECT FROM annotation_assignment mine
+          WHERE mine.comparison_id = slot.comparison_id AND mine.annotator_id = %(annotator)s
+            AND mine.state <> 'expired')"""
+)
+# From the start nearly every slot may be one of mine: all of mine are read once and hashed.
+_CLAIM_ANY = _CLAIM.format(
+    not_mine="""slot.comparison_id NOT IN (
+          SELECT mine.comparison_id FROM annotation_assignment mine
+          WHERE mine.annotator_id = %(annotator)s AND mine.state <> 'expired')"""
+)
 
 # One statement, so that an expiry and a late submit can't both have the slot.
 _EXPIRE = """
@@ -83,64 +110,46 @@ def claim_comparison(
     """
     if project.is_paused:
         raise Refused("This project is paused. Your work is kept; come back when it goes on.")
-    with transaction.atomic():
+    audience = Round.Audience.REHEARSAL if annotator.is_simulated else Round.Audience.PEOPLE
+    with transaction.atomic(), connection.cursor() as cursor:
         # Two tabs of one person claim one after the other: without it each could open leases the other can't see.
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(1, %s)", [annotator.pk])
-        mine = list(
-            Assignment.objects.filter(
-                annotator=annotator,
-                state=Assignment.State.OPEN,
-                comparison__round__project=project,
-                comparison__round__status=Round.Status.RANKING,
-            ).order_by("claimed_at")[:MOST_LEASES]
+        cursor.execute("SELECT pg_advisory_xact_lock(1, %s)", [annotator.pk])
+        cursor.execute(
+            _STANDING, {"annotator": annotator.pk, "project": project.pk, "audience": audience}
         )
-        for assignment in mine:
-            if not (prefetch and assignment.pk == holding):
+        standing = cursor.fetchall()
+        mine = [lease for _, _, leases in standing for lease in leases or []][:MOST_LEASES]
+        for lease in mine:
+            if not (prefetch and lease == holding):
+                assignment = Assignment.objects.get(pk=lease)
                 renew_lease(project=project, assignment=assignment)
                 return assignment
         if len(mine) >= MOST_LEASES:
             return None
-        return _claim_free(project, annotator)
+        return _claim_free(project, annotator, [(round_id, last) for round_id, last, _ in standing])
 
 
-def _claim_free(project: Project, annotator: User) -> Assignment | None:
-    audience = Round.Audience.REHEARSAL if annotator.is_simulated else Round.Audience.PEOPLE
-    rounds = project.rounds.filter(status=Round.Status.RANKING, audience=audience).order_by(
-        "-priority", "number"
-    )
-    round_ids = list(rounds.values_list("pk", flat=True))
-    for round_id in round_ids:
-        last = (
-            Assignment.objects.filter(annotator=annotator, comparison__round_id=round_id)
-            .order_by("-claimed_at")
-            .values_list("position", flat=True)
-            .first()
-        )
-        found = _claim_in(project, annotator, round_id, after=last or 0)
+def _claim_free(
+    project: Project, annotator: User, rounds: Sequence[tuple[int, int | None]]
+) -> Assignment | None:
+    """The next free slot of the rounds, each given with my last position in it."""
+
+    def claim(statement: str, round_id: int, after: int) -> Assignment | None:
+        values = {"round": round_id, "annotator": annotator.pk, "minutes": project.lease_minutes, "after": after}
+        return next(iter(Assignment.objects.raw(statement, values)), None)
+
+    for round_id, last in rounds:
         # Behind the last position lies what others skipped or let expire.
-        if found is None and last:
-            found = _claim_in(project, annotator, round_id, after=0)
+        found = claim(_CLAIM_NEXT, round_id, last or 0) or claim(_CLAIM_ANY, round_id, 0)
         if found is not None:
             return found
-    # SKIP LOCKED can come back empty while others hold rows, and leases may have run out unswept: once more.
-    if round_ids:
-        expire_leases(project=project)
-    for round_id in round_ids:
-        found = _claim_in(project, annotator, round_id, after=0)
-        if found is not None:
-            return found
+    # Leases may have run out that nobody has swept yet.
+    if rounds and expire_leases(project=project):
+        for round_id, _ in rounds:
+            found = claim(_CLAIM_ANY, round_id, 0)
+            if found is not None:
+                return found
     return None
-
-
-def _claim_in(project: Project, annotator: User, round_id: int, *, after: int) -> Assignment | None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _CLAIM,
-            {"round": round_id, "annotator": annotator.pk, "minutes": project.lease_minutes, "after": after},
-        )
-        row = cursor.fetchone()
-    return None if row is None else Assignment.objects.get(pk=row[0])
 
 
 def expire_leases(*, project: Project | None = None) -> int:

@@ -6,9 +6,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
-from annotation.models import Assignment, Guideline, Judgment, RankedCompletion, Slot
+from annotation.models import Assignment, Judgment, Slot
 from rankloop.errors import Conflict, Refused
 
 # Longer stretches are a page left open, not work.
@@ -50,63 +50,69 @@ def submit_judgment(*, assignment: Assignment, submission: Submission) -> Judgme
     Raises Refused for a body that is not right and Conflict for another body or a second judgment.
     """
     body_hash = submission.body_hash()
-    known = Judgment.objects.filter(submission_key=submission.submission_key).first()
-    if known is not None:
-        return _same(known, assignment, body_hash)
+    _check(assignment, submission)
     try:
         with transaction.atomic():
-            return _record(assignment, submission, body_hash)
+            # Of two submissions at once the second waits here for the first, and then changes no row.
+            waiting = Assignment.objects.filter(pk=assignment.pk).exclude(state=Assignment.State.SUBMITTED)
+            if waiting.update(state=Assignment.State.SUBMITTED, draft=None) == 1:
+                return _record(assignment, submission, body_hash)
     except IntegrityError:
-        # The same submission on another connection was faster: the unique key decided.
-        known = Judgment.objects.filter(submission_key=submission.submission_key).first()
-        if known is None:
+        # The key belongs to another assignment's judgment: told below. Anything else is ours to mend.
+        if not Judgment.objects.filter(submission_key=submission.submission_key).exists():
             raise
-        return _same(known, assignment, body_hash)
+    return _recorded_before(assignment, submission, body_hash)
 
 
-def _same(known: Judgment, assignment: Assignment, body_hash: str) -> Judgment:
+def _recorded_before(assignment: Assignment, submission: Submission, body_hash: str) -> Judgment:
+    known = Judgment.objects.filter(submission_key=submission.submission_key).first()
+    if known is None:
+        raise Conflict("You have judged this comparison already. Your first judgment is kept.")
     if known.assignment_id != assignment.pk or known.body_hash != body_hash:
-        raise Conflict(
-            "Another judgment was sent under this submission key. Reload the page and judge again."
-        )
+        raise Conflict("Another judgment was sent under this submission key. Reload the page and judge again.")
     return known
 
 
-def _record(assignment: Assignment, submission: Submission, body_hash: str) -> Judgment:
-    locked = (
-        Assignment.objects.select_for_update(of=("self",))
-        .select_related("comparison__round", "annotator")
-        .get(pk=assignment.pk)
-    )
-    first = Judgment.objects.filter(assignment=locked, supersedes=None).first()
-    if first is not None:
-        if first.submission_key == submission.submission_key:
-            return _same(first, assignment, body_hash)
-        raise Conflict("You have judged this comparison already. Your first judgment is kept.")
-    _check(locked, submission)
+# The judgment and its ranking in one statement, under the newest guideline.
+_INSERT = """
+WITH judgment AS (
+    INSERT INTO annotation_judgment
+        (assignment_id, comparison_id, annotator_id, slot_id, outcome, reason, guideline_id, active_seconds, source,
+         blind, submission_key, body_hash, created_at)
+    SELECT %(assignment)s, comparison.id, %(annotator)s, %(slot)s, %(outcome)s, %(reason)s,
+           (SELECT guideline.id FROM annotation_guideline guideline
+            WHERE guideline.project_id = round.project_id ORDER BY guideline.version DESC LIMIT 1),
+           %(active_seconds)s, %(source)s, true, %(submission_key)s, %(body_hash)s, now()
+    FROM annotation_comparison comparison JOIN annotation_round round ON round.id = comparison.round_id
+    WHERE comparison.id = %(comparison)s
+    RETURNING *
+), ranking AS (
+    INSERT INTO annotation_rankedcompletion
+        (judgment_id, comparison_id, completion_id, rank, flags, aspects, comment)
+    SELECT judgment.id, judgment.comparison_id, shown.completion, shown.rank, '{}', '{}', ''
+    FROM judgment, unnest(%(completions)s::bigint[], %(ranks)s::smallint[]) AS shown (completion, rank)
+)
+SELECT * FROM judgment
+"""
 
-    comparison = locked.comparison
-    judgment = Judgment.objects.create(
-        assignment=locked,
-        comparison=comparison,
-        annotator=locked.annotator,
-        slot=_fill_slot(locked),
-        outcome=submission.outcome,
-        reason=submission.reason,
-        guideline_id=_guideline_id(comparison.round.project_id),
-        active_seconds=min(submission.active_seconds, MOST_ACTIVE_SECONDS),
-        source=Judgment.Source.REHEARSAL if locked.annotator.is_simulated else Judgment.Source.PERSON,
-        submission_key=submission.submission_key,
-        body_hash=body_hash,
-    )
-    if submission.outcome == Judgment.Outcome.RANKED:
-        RankedCompletion.objects.bulk_create(
-            RankedCompletion(judgment=judgment, comparison=comparison, completion_id=completion_id, rank=rank)
-            for completion_id, rank in zip(locked.shown_order, submission.ranks, strict=True)
-        )
-    locked.state, locked.draft = Assignment.State.SUBMITTED, None
-    locked.save(update_fields=["state", "draft"])
-    return judgment
+
+def _record(assignment: Assignment, submission: Submission, body_hash: str) -> Judgment:
+    annotator = assignment.annotator
+    values = {
+        "assignment": assignment.pk,
+        "comparison": assignment.comparison_id,
+        "annotator": annotator.pk,
+        "slot": _fill_slot(assignment),
+        "outcome": submission.outcome,
+        "reason": submission.reason,
+        "active_seconds": min(submission.active_seconds, MOST_ACTIVE_SECONDS),
+        "source": Judgment.Source.REHEARSAL if annotator.is_simulated else Judgment.Source.PERSON,
+        "submission_key": submission.submission_key,
+        "body_hash": body_hash,
+        "completions": assignment.shown_order if submission.ranks else [],
+        "ranks": list(submission.ranks),
+    }
+    return next(iter(Judgment.objects.raw(_INSERT, values)))
 
 
 def _check(assignment: Assignment, submission: Submission) -> None:
@@ -118,18 +124,20 @@ def _check(assignment: Assignment, submission: Submission) -> None:
         raise Refused("Say in a few words why you cannot judge this one.")
 
 
-def _guideline_id(project_id: int) -> int | None:
-    newest = Guideline.objects.filter(project_id=project_id).order_by("-version")
-    return newest.values_list("pk", flat=True).first()
-
-
-def _fill_slot(assignment: Assignment) -> Slot | None:
-    """Fill the slot the assignment holds; for a late one any free slot of the comparison; None when there is none."""
-    slots = Slot.objects.filter(comparison_id=assignment.comparison_id)
-    if slots.filter(assignment=assignment, state=Slot.State.HELD).update(state=Slot.State.FILLED) == 1:
-        return slots.get(assignment=assignment)
-    free = slots.filter(state=Slot.State.OPEN, reserved_for=None).select_for_update(skip_locked=True).first()
-    if free is not None:
-        free.state, free.assignment = Slot.State.FILLED, assignment
-        free.save(update_fields=["state", "assignment"])
-    return free
+def _fill_slot(assignment: Assignment) -> int | None:
+    """Id of the slot this fills: the one held, for a late one any free slot of the comparison, or None."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE annotation_slot SET state = 'filled' WHERE assignment_id = %s AND state = 'held' RETURNING id",
+            [assignment.pk],
+        )
+        held = cursor.fetchone()
+    if held is not None:
+        return held[0]
+    slots = Slot.objects.filter(comparison_id=assignment.comparison_id, state=Slot.State.OPEN, reserved_for=None)
+    free = slots.select_for_update(skip_locked=True).first()
+    if free is None:
+        return None
+    free.state, free.assignment = Slot.State.FILLED, assignment
+    free.save(update_fields=["state", "assignment"])
+    return free.pk

@@ -87,8 +87,14 @@ if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
 DATABASES["default"].update(
     CONN_MAX_AGE=env.int("RANKLOOP_CONN_MAX_AGE", default=600),
     CONN_HEALTH_CHECKS=True,
-    # A wrong address should say so in seconds, not hang. Server-side binding lets psycopg prepare hot statements.
-    OPTIONS={**DATABASES["default"].get("OPTIONS", {}), "connect_timeout": 5, "server_side_binding": True},
+    OPTIONS={
+        **DATABASES["default"].get("OPTIONS", {}),
+        "connect_timeout": 5,  # a wrong address should say so in seconds, not hang
+        # Planning the claim costs more than running it: hot statements are planned once a connection. Behind a
+        # pooler that can't keep prepared statements set RANKLOOP_PREPARE_THRESHOLD=0.
+        "server_side_binding": True,
+        "prepare_threshold": env.int("RANKLOOP_PREPARE_THRESHOLD", default=5) or None,
+    },
 )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

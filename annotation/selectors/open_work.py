@@ -1,0 +1,48 @@
+"""How much there is left to rank for one user."""
+
+from collections.abc import Sequence
+
+from django.db import connection
+
+from annotation.models import Assignment, Membership, Project, Round
+from rankloop.accounts.models import User
+
+# Comparisons with a free slot that the user has neither judged nor skipped nor open now.
+_FREE = """
+SELECT round.project_id, count(DISTINCT slot.comparison_id)
+FROM annotation_round round
+JOIN annotation_slot slot ON slot.round_id = round.id AND slot.state = 'open'
+WHERE round.project_id = ANY(%(projects)s) AND round.status = 'ranking' AND round.audience = %(audience)s
+  AND (slot.reserved_for_id IS NULL OR slot.reserved_for_id = %(user)s)
+  AND NOT EXISTS (
+      SELECT FROM annotation_assignment mine
+      WHERE mine.comparison_id = slot.comparison_id AND mine.annotator_id = %(user)s AND mine.state <> 'expired')
+GROUP BY round.project_id
+"""
+
+
+def open_work(*, user: User, projects: Sequence[Project]) -> dict[int, int]:
+    """Comparisons each project (by id) still has for this user, those they hold now included."""
+    audience = Round.Audience.REHEARSAL if user.is_simulated else Round.Audience.PEOPLE
+    ids = [project.pk for project in projects]
+    with connection.cursor() as cursor:
+        cursor.execute(_FREE, {"projects": ids, "audience": audience, "user": user.pk})
+        left = dict.fromkeys(ids, 0) | dict(cursor.fetchall())
+    mine = Assignment.objects.filter(
+        annotator=user,
+        state=Assignment.State.OPEN,
+        comparison__round__project__in=ids,
+        comparison__round__status=Round.Status.RANKING,
+    )
+    for project_id in mine.values_list("comparison__round__project_id", flat=True):
+        left[project_id] += 1
+    return left
+
+
+def my_projects(user: User) -> list[Membership]:
+    """The user's memberships by project name, each with `open_work`."""
+    memberships = list(user.memberships.select_related("project").order_by("project__name"))
+    left = open_work(user=user, projects=[membership.project for membership in memberships])
+    for membership in memberships:
+        membership.open_work = left[membership.project_id]  # type: ignore[attr-defined]
+    return memberships

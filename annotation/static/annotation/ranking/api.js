@@ -1,0 +1,52 @@
+// The annotator's API. Answers are told apart by what can be done about them, not by their number alone.
+
+// The server gave a definite no; its words say what to do. `status` is 400, 403, 404 or 409.
+export class Refusal extends Error {
+  constructor(status, detail) { super(detail); this.status = status; }
+}
+
+// No answer, or one that may be different next time (no network, 5xx, 429). The same request may be sent again.
+export class Unreachable extends Error {}
+
+export class Api {
+  constructor(claimAddress) {
+    this.claimAddress = claimAddress;
+    this.base = claimAddress.replace(/claim$/, "");
+  }
+
+  claim(body = {}) { return this.#send("POST", this.claimAddress, body); }
+  submit(assignment, body) { return this.#send("POST", this.#address(assignment, "submit"), body); }
+  skip(assignment, reason) { return this.#send("POST", this.#address(assignment, "skip"), { reason }); }
+  renew(assignment) { return this.#send("POST", this.#address(assignment, "renew"), {}); }
+  // These two may have to outlive the page.
+  release(assignment) { return this.#send("POST", this.#address(assignment, "release"), {}, { keepalive: true }); }
+  draft(assignment, draft) { return this.#send("PUT", this.#address(assignment, "draft"), draft, { keepalive: true }); }
+
+  #address(assignment, what) { return `${this.base}assignments/${assignment}/${what}`; }
+
+  async #send(method, address, body, options = {}) {
+    let response;
+    try {
+      response = await fetch(address, {
+        method,
+        body: JSON.stringify(body),
+        credentials: "same-origin",
+        headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRFToken": csrfToken() },
+        ...options,
+      });
+      if (response.status === 204) return null;
+      if (response.ok) return await response.json();
+    } catch (error) {
+      throw new Unreachable(error.message);
+    }
+    if (response.status >= 500 || response.status === 429) throw new Unreachable(`status ${response.status}`);
+    const said = await response.json().catch(() => ({}));
+    throw new Refusal(response.status, said.detail || `The server answered ${response.status}. Reload the page.`);
+  }
+}
+
+// Read anew each time: signing in again in another tab changes it.
+function csrfToken() {
+  const cookie = document.cookie.split("; ").find((part) => part.split("=")[0].endsWith("csrftoken"));
+  return cookie ? decodeURIComponent(cookie.slice(cookie.indexOf("=") + 1)) : "";
+}

@@ -1,0 +1,83 @@
+"""What the templates need beyond Django's own: tabs, roles, figures."""
+
+from typing import Any
+
+from django import template
+from django.template.context import RequestContext
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from annotation.access import includes
+from annotation.models import Project
+
+register = template.Library()
+
+
+@register.filter
+def open_to(project: Project, role: str) -> bool:
+    """Whether the visitor's role in the project (set by get_project) includes `role`."""
+    return includes(getattr(project, "my_role", "annotator"), role)
+
+
+@register.simple_tag(takes_context=True)
+def tab(context: RequestContext, label: str, name: str, slug: str) -> SafeString:
+    """One tab of a project; the one whose address the page lies under is marked."""
+    address, here = reverse(name, args=[slug]), context["request"].path
+    is_here = here == address if name == "project" else here.startswith(address)
+    return format_html(
+        '<li><a href="{}"{}>{}</a></li>', address, SafeString(' aria-current="page"' if is_here else ""), label
+    )
+
+
+@register.simple_tag(takes_context=True)
+def page_address(context: RequestContext, number: int) -> str:
+    """The query that leads to another page of the same list, its filters kept."""
+    query = context["request"].GET.copy()
+    query["page"] = str(number)
+    return f"?{query.urlencode()}"
+
+
+@register.filter
+def percent(value: Any) -> str:
+    """0.731 as 73 %; a dash for nothing."""
+    return "–" if value is None or value == "" else f"{float(value) * 100:.0f} %"
+
+
+@register.filter
+def short_time(seconds: float | None) -> str:
+    """Seconds as 42 s, 3 min 20 s or 2 h 5 min; a dash for nothing."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@register.filter
+def figure(value: Any) -> Any:
+    """A number as people read it (0.4821, 0.0005, 1,204); anything else as it is."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+@register.inclusion_tag("interval.html")
+def interval(rate: float | None, low: float | None, high: float | None) -> dict[str, Any]:
+    """A rate with its interval drawn on a line from 0 to 1 with a mark at 0.5."""
+    if rate is None or low is None or high is None:
+        return {"rate": None}
+    return {
+        "rate": rate,
+        "low": low,
+        "high": high,
+        "x_low": round(low * 100, 2),
+        "width": round((high - low) * 100, 2),
+        "x_rate": round(rate * 100, 2),
+        "is_clear": low > 0.5 or high < 0.5,
+    }
