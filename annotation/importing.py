@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,10 +102,8 @@ def _csv_records(text: str) -> Iterator[tuple[int, Any]]:
                 continue
             cells = {key: (value or "").strip() for key, value in record.items()}
             if cells["prompt"].startswith("["):
-                try:
+                with suppress(json.JSONDecodeError):  # else a text that happens to begin with a bracket
                     cells["prompt"] = json.loads(cells["prompt"])
-                except json.JSONDecodeError:
-                    pass  # a text that happens to begin with a bracket
             cells["tags"] = [tag.strip() for tag in cells.get("tags", "").split(";") if tag.strip()]
             yield reader.line_num, {key: value for key, value in cells.items() if value != ""}
     except csv.Error as error:

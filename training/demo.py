@@ -4,6 +4,7 @@ Everything goes through the same services as the pages; the work is done by the 
 run again: a demo that was stopped goes on where it was.
 """
 
+import os
 import platform
 import secrets
 import subprocess
@@ -27,6 +28,7 @@ from rankloop.errors import Refused
 from training.models import Checkpoint, Evaluation, GenerationJob, TrainingRun
 from training.services.checkpoints import register_base, register_policy
 from training.services.rounds import launch_round, open_next_round, open_round
+from training.supervisor import dies_with
 
 SLUG = "demo"
 STARTER_PROMPTS = Path(__file__).resolve().parents[1] / "annotation" / "starter" / "prompts.jsonl"
@@ -217,6 +219,9 @@ class Demo:
 
     def _rehearse(self, round: Round, phase: str) -> None:
         """Simulated annotators in a process of their own, over HTTP, until the round is ranked."""
+        self._check(round)
+        if round.status != Round.Status.RANKING:  # an earlier demo came this far
+            return
         rehearsal = subprocess.Popen(
             [
                 sys.executable,
@@ -231,6 +236,7 @@ class Demo:
                 "4",
             ],
             stdout=subprocess.DEVNULL,
+            preexec_fn=dies_with(os.getpid()),
         )
         slots = Slot.objects.filter(round=round)
         try:

@@ -12,13 +12,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 # Given to a recipe to save a checkpoint after SIGTERM, before it is killed.
 GRACE_SECONDS = 60
 _PR_SET_PDEATHSIG = 1
+
+
+def dies_with(supervisor: int) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel kills the child when the thread that started it ends. `supervisor`: our process id."""
+    libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:  # it died in between
+            os._exit(1)
+
+    return prepare
 
 
 class Recipe:
@@ -32,7 +45,6 @@ class Recipe:
     def start(self) -> None:
         """Start `python -m training.recipes.<method> RUN_DIR`; its output goes to log.txt."""
         reading, self._lifeline = os.pipe()
-        supervisor = os.getpid()
         environment = {
             **os.environ,
             "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
@@ -46,13 +58,6 @@ class Recipe:
         threads = json.loads((self.run_dir / "config.json").read_text()).get("threads")
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
-        libc = ctypes.CDLL(None)
-
-        def die_with_supervisor() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != supervisor:  # it died in between
-                os._exit(1)
-
         with (self.run_dir / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"training.recipes.{self.method}", str(self.run_dir)],
@@ -63,7 +68,7 @@ class Recipe:
                 stderr=subprocess.STDOUT,
                 pass_fds=[reading],
                 start_new_session=True,
-                preexec_fn=die_with_supervisor,
+                preexec_fn=dies_with(os.getpid()),
             )
         os.close(reading)
 
@@ -87,10 +92,8 @@ class Recipe:
     def kill(self) -> None:
         """End the whole process group at once. Nothing happens when it is over."""
         if self._process.poll() is None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait()
 
     def close(self) -> None:

@@ -3,11 +3,18 @@
 from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_shutting_down
 
 from training import worker
 from training.models import GenerationJob, TrainingRun
 from training.services import rounds
 from training.services.work import idle_queue, return_lost
+
+
+@worker_shutting_down.connect
+def save_what_runs(**_: Any) -> None:
+    """A worker that is asked to stop lets its recipe save a checkpoint first."""
+    worker.shutting_down.set()
 
 
 @shared_task

@@ -10,6 +10,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from training.supervisor import Recipe, carry_over, read_log
 
 # How often a running recipe's files are read.
 POLL_SECONDS = 0.5
+# Set when this worker is asked to shut down: what runs saves a checkpoint and waits for the next worker.
+shutting_down = threading.Event()
 KIND_OF_METHOD = {"reward": Checkpoint.Kind.REWARD, "dpo": Checkpoint.Kind.POLICY}
 
 
@@ -139,7 +142,7 @@ def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[
             work.progress = progress
         if code is not None:
             return code
-        if heartbeat.cancelled.is_set():
+        if heartbeat.cancelled.is_set() or shutting_down.is_set():
             recipe.interrupt()
 
 
@@ -155,6 +158,10 @@ def _finish(
         end(work, recipe, result)
     elif heartbeat.cancelled.is_set():
         end_work(work, WorkStatus.CANCELLED, result=result)
+    elif shutting_down.is_set():
+        # Nobody's fault, so it costs no attempt.
+        limit = work.attempt_limit + 1
+        write_held(work, status=WorkStatus.QUEUED, lease_until=None, attempt_limit=limit)
     elif result.get("kind") == "recipe":
         # The researcher's mistake: another attempt would make it again.
         _fail(work, result["error"])
@@ -171,10 +178,8 @@ def _reason(recipe: Recipe, result: dict[str, Any], code: int) -> str:
 
 
 def _fail(work: Work, reason: str) -> None:
-    try:
+    with suppress(LeaseLost):
         end_work(work, WorkStatus.FAILED, error=reason)
-    except LeaseLost:
-        pass
 
 
 # --- generation ---

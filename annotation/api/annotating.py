@@ -24,17 +24,22 @@ from annotation.services.judgments import Submission, submit_judgment
 
 def get_assignment(request: Request, slug: str, assignment: uuid.UUID) -> Assignment:
     """The caller's own assignment within a project of theirs; Http404 alike for a foreign and a missing one."""
-    mine = Assignment.objects.select_related("comparison__round__project").filter(
-        pk=assignment,
-        annotator=request.user,
-        comparison__round__project__slug=slug,
-        comparison__round__project__memberships__user=request.user,
+    mine = Assignment.objects.raw(
+        """
+        SELECT assignment.* FROM annotation_assignment assignment
+        JOIN annotation_comparison comparison ON comparison.id = assignment.comparison_id
+        JOIN annotation_round round ON round.id = comparison.round_id
+        JOIN annotation_project project ON project.id = round.project_id
+        JOIN annotation_membership membership
+             ON membership.project_id = project.id AND membership.user_id = assignment.annotator_id
+        WHERE assignment.id = %s AND assignment.annotator_id = %s AND project.slug = %s
+        """,
+        [assignment, request.user.pk, slug],
     )
-    row = mine.first()
-    if row is None:
-        raise Http404("There is no such assignment, or it is not yours.")
-    row.annotator = request.user
-    return row
+    for row in mine:
+        row.annotator = request.user
+        return row
+    raise Http404("There is no such assignment, or it is not yours.")
 
 
 class ClaimInput(serializers.Serializer):

@@ -114,9 +114,7 @@ def claim_comparison(
     with transaction.atomic(), connection.cursor() as cursor:
         # Two tabs of one person claim one after the other: without it each could open leases the other can't see.
         cursor.execute("SELECT pg_advisory_xact_lock(1, %s)", [annotator.pk])
-        cursor.execute(
-            _STANDING, {"annotator": annotator.pk, "project": project.pk, "audience": audience}
-        )
+        cursor.execute(_STANDING, {"annotator": annotator.pk, "project": project.pk, "audience": audience})
         standing = cursor.fetchall()
         mine = [lease for _, _, leases in standing for lease in leases or []][:MOST_LEASES]
         for lease in mine:
@@ -135,7 +133,12 @@ def _claim_free(
     """The next free slot of the rounds, each given with my last position in it."""
 
     def claim(statement: str, round_id: int, after: int) -> Assignment | None:
-        values = {"round": round_id, "annotator": annotator.pk, "minutes": project.lease_minutes, "after": after}
+        values = {
+            "round": round_id,
+            "annotator": annotator.pk,
+            "minutes": project.lease_minutes,
+            "after": after,
+        }
         return next(iter(Assignment.objects.raw(statement, values)), None)
 
     for round_id, last in rounds:

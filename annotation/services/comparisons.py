@@ -47,7 +47,7 @@ def open_comparisons(*, round: Round) -> int:
 
 
 def add_comparisons(*, round: Round, comparisons: list[Comparison], groups: list[list[int]]) -> None:
-    """Save comparisons with their completions (ids, `groups[i]` for `comparisons[i]`) and `round.overlap` slots each."""
+    """Save comparisons, the completions of each (`groups[i]` are ids for `comparisons[i]`), and `overlap` slots."""
     Comparison.objects.bulk_create(comparisons, batch_size=2000)
     ComparisonCompletion.objects.bulk_create(
         (

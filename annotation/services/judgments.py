@@ -53,10 +53,9 @@ def submit_judgment(*, assignment: Assignment, submission: Submission) -> Judgme
     _check(assignment, submission)
     try:
         with transaction.atomic():
-            # Of two submissions at once the second waits here for the first, and then changes no row.
-            waiting = Assignment.objects.filter(pk=assignment.pk).exclude(state=Assignment.State.SUBMITTED)
-            if waiting.update(state=Assignment.State.SUBMITTED, draft=None) == 1:
-                return _record(assignment, submission, body_hash)
+            is_first, slot = _take_slot(assignment)
+            if is_first:
+                return _record(assignment, slot, submission, body_hash)
     except IntegrityError:
         # The key belongs to another assignment's judgment: told below. Anything else is ours to mend.
         if not Judgment.objects.filter(submission_key=submission.submission_key).exists():
@@ -69,7 +68,9 @@ def _recorded_before(assignment: Assignment, submission: Submission, body_hash: 
     if known is None:
         raise Conflict("You have judged this comparison already. Your first judgment is kept.")
     if known.assignment_id != assignment.pk or known.body_hash != body_hash:
-        raise Conflict("Another judgment was sent under this submission key. Reload the page and judge again.")
+        raise Conflict(
+            "Another judgment was sent under this submission key. Reload the page and judge again."
+        )
     return known
 
 
@@ -96,13 +97,13 @@ SELECT * FROM judgment
 """
 
 
-def _record(assignment: Assignment, submission: Submission, body_hash: str) -> Judgment:
+def _record(assignment: Assignment, slot: int | None, submission: Submission, body_hash: str) -> Judgment:
     annotator = assignment.annotator
     values = {
         "assignment": assignment.pk,
         "comparison": assignment.comparison_id,
         "annotator": annotator.pk,
-        "slot": _fill_slot(assignment),
+        "slot": slot,
         "outcome": submission.outcome,
         "reason": submission.reason,
         "active_seconds": min(submission.active_seconds, MOST_ACTIVE_SECONDS),
@@ -124,20 +125,35 @@ def _check(assignment: Assignment, submission: Submission) -> None:
         raise Refused("Say in a few words why you cannot judge this one.")
 
 
-def _fill_slot(assignment: Assignment) -> int | None:
-    """Id of the slot this fills: the one held, for a late one any free slot of the comparison, or None."""
+# Of two submissions at once the second waits here for the first, and then changes no row.
+_TAKE = """
+WITH done AS (
+    UPDATE annotation_assignment SET state = 'submitted', draft = NULL
+    WHERE id = %(assignment)s AND state <> 'submitted' RETURNING id
+), filled AS (
+    UPDATE annotation_slot slot SET state = 'filled'
+    FROM done WHERE slot.assignment_id = done.id AND slot.state = 'held' RETURNING slot.id
+)
+SELECT EXISTS (SELECT FROM done), (SELECT id FROM filled)
+"""
+
+
+def _take_slot(assignment: Assignment) -> tuple[bool, int | None]:
+    """Mark the assignment submitted; whether it was not before, and the id of the slot that is filled by it.
+
+    That is the slot it held; for a late one any free slot of the comparison, or None.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE annotation_slot SET state = 'filled' WHERE assignment_id = %s AND state = 'held' RETURNING id",
-            [assignment.pk],
-        )
-        held = cursor.fetchone()
-    if held is not None:
-        return held[0]
-    slots = Slot.objects.filter(comparison_id=assignment.comparison_id, state=Slot.State.OPEN, reserved_for=None)
+        cursor.execute(_TAKE, {"assignment": assignment.pk})
+        is_first, slot = cursor.fetchone()
+    if not is_first or slot is not None:
+        return is_first, slot
+    slots = Slot.objects.filter(
+        comparison_id=assignment.comparison_id, state=Slot.State.OPEN, reserved_for=None
+    )
     free = slots.select_for_update(skip_locked=True).first()
     if free is None:
-        return None
+        return True, None
     free.state, free.assignment = Slot.State.FILLED, assignment
     free.save(update_fields=["state", "assignment"])
-    return free.pk
+    return True, free.pk

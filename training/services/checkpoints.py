@@ -61,7 +61,7 @@ def register_policy(
     system_prompt: str = "",
     decoding: dict[str, Any] | None = None,
 ) -> Contestant:
-    """The contestant that writes with this checkpoint, system prompt and decoding. Raises Refused for a reward model."""
+    """The contestant of this checkpoint, system prompt and decoding. Raises Refused for a reward model."""
     if checkpoint.kind == Checkpoint.Kind.REWARD:
         raise Refused(f"{checkpoint} is a reward model: it judges and does not write.")
     contestant = register_contestant(
