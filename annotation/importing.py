@@ -85,13 +85,13 @@ def _jsonl_records(text: str) -> Iterator[tuple[int, Any]]:
 def _csv_records(text: str) -> Iterator[tuple[int, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        if "prompt" not in (reader.fieldnames or []):
-            yield (
-                1,
-                FieldError(
-                    "header", f"no column `prompt` among {reader.fieldnames}. Name one column `prompt`."
-                ),
-            )
+        columns = reader.fieldnames or []
+        if "prompt" not in columns:
+            yield 1, FieldError("header", f"no column `prompt` among {columns}. Name one column `prompt`.")
+            return
+        named = [column for column in columns if column]  # spreadsheets leave empty ones at the end
+        if len(set(named)) < len(named):
+            yield 1, FieldError("header", f"a column stands twice among {columns}. Leave one out.")
             return
         for record in reader:
             if None in record:
@@ -126,6 +126,9 @@ def _row(line: int, record: Any) -> PromptRow:
     source = record.get("source", "")
     if not isinstance(source, str) or len(source) > 200:
         raise FieldError("source", "expected a text of at most 200 characters")
+    for name, text in [("source", source), *(("tags", tag) for tag in tags)]:
+        if (reason := unkept(text)) is not None:
+            raise FieldError(name, reason)
     split = record.get("split", "")
     if split not in ("", "held_out"):
         raise FieldError("split", f"{split!r} can't be asked for. Only `held_out` can; else leave it out.")
@@ -136,6 +139,15 @@ def _row(line: int, record: Any) -> PromptRow:
         source=source,
         held_out=split == "held_out",
     )
+
+
+def unkept(text: str) -> str | None:
+    """Why the database can't keep a text, or None when it can."""
+    if "\x00" in text:
+        return "holds a NUL character, which the database can't keep"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "holds half a character (a lone surrogate such as \\ud800), which is no text"
+    return None
 
 
 def checked_messages(prompt: Any) -> list[dict[str, str]]:
@@ -156,8 +168,8 @@ def checked_messages(prompt: Any) -> list[dict[str, str]]:
             raise FieldError("prompt", f"{where}: a system message can only come first")
         if not isinstance(content, str) or not content.strip():
             raise FieldError("prompt", f"{where}: the content is empty or not a text")
-        if "\x00" in content:
-            raise FieldError("prompt", f"{where}: holds a NUL character, which the database can't keep")
+        if (reason := unkept(content)) is not None:
+            raise FieldError("prompt", f"{where}: {reason}")
         messages.append({"role": role, "content": content})
     if messages[-1]["role"] != "user":
         raise FieldError("prompt", "the last message must be the user's: it is what is answered")

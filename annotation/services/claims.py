@@ -5,8 +5,10 @@ under load. Slots are claimed in the order of their `position`, which serves eve
 the search goes on from the annotator's own last position, so that a long day does not scan what it has seen.
 """
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -120,10 +122,10 @@ def claim_comparison(
         for lease in mine:
             if not (prefetch and lease == holding):
                 assignment = Assignment.objects.get(pk=lease)
-                renew_lease(project=project, assignment=assignment)
-                return assignment
-        if len(mine) >= MOST_LEASES:
-            return None
+                # Conflict: sent from another tab, or swept, since the query above. Then the next one.
+                with suppress(Conflict):
+                    renew_lease(project=project, assignment=assignment)
+                    return assignment
         return _claim_free(project, annotator, [(round_id, last) for round_id, last, _ in standing])
 
 
@@ -208,8 +210,15 @@ def _reopen_slot(assignment: Assignment) -> None:
 
 
 def save_draft(*, assignment: Assignment, draft: Mapping[str, Any]) -> None:
-    """Keep what the annotator has done so far. Raises Refused when it is too large, Conflict when already judged."""
-    if len(str(draft)) > MOST_DRAFT_CHARACTERS:
+    """Keep what the annotator has done so far. Raises Refused when it can't be kept, Conflict when already judged."""
+    try:
+        content = json.dumps(draft, ensure_ascii=False, allow_nan=False)
+        content.encode()
+    except ValueError:
+        raise Refused("The draft holds a number or a character that can't be kept. Leave it out.") from None
+    if "\\u0000" in content.replace(r"\\", ""):
+        raise Refused("The draft holds a NUL character, which the database can't keep. Leave it out.")
+    if len(content) > MOST_DRAFT_CHARACTERS:
         raise Refused(f"The draft is longer than {MOST_DRAFT_CHARACTERS} characters. Shorten the comments.")
     kept = Assignment.objects.filter(pk=assignment.pk).exclude(state=Assignment.State.SUBMITTED)
     if kept.update(draft=draft) != 1:

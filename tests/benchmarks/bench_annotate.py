@@ -238,7 +238,8 @@ def nothing_left(port: int, annotator: str) -> dict[str, float]:
         cursor.execute(
             """INSERT INTO annotation_assignment
                (id, comparison_id, annotator_id, state, lease_until, claimed_at, position, shown_order, reason)
-               SELECT gen_random_uuid(), comparison_id, %s, 'submitted', now(), now(), max(position), '{}', ''
+               SELECT gen_random_uuid(), comparison_id, %s, 'submitted', now(),
+                      now() + (max(position) - 3000000000) * interval '1 microsecond', max(position), '{}', ''
                FROM annotation_slot WHERE state = 'open' GROUP BY comparison_id
                ON CONFLICT DO NOTHING""",
             [User.objects.get(username=annotator).pk],
