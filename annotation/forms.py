@@ -10,7 +10,9 @@ from annotation.models import Prompt
 class ProjectForm(forms.Form):
     """A new project."""
 
-    name = forms.CharField(label="Name", max_length=120, help_text="What people see, such as “Support answers”.")
+    name = forms.CharField(
+        label="Name", max_length=120, help_text="What people see, such as “Support answers”."
+    )
     slug = forms.SlugField(
         label="Address",
         max_length=60,

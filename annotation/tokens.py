@@ -11,7 +11,7 @@ TOKENS_PER_MESSAGE = 6
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(path: str):  # noqa: ANN202 - a tokenizers.Tokenizer, imported late because it is slow to load
+def _tokenizer(path: str):
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(path)

@@ -116,7 +116,9 @@ def new_prompt(request: HttpRequest, slug: str) -> HttpResponse:
             form.add_error("tags" if error.name == "tags" else "user", error.reason)
         else:
             told = "was added" if is_new else "is here already; nothing was added"
-            messages.success(request, f"The prompt {told}. It belongs to the {prompt.get_split_display()} split.")
+            messages.success(
+                request, f"The prompt {told}. It belongs to the {prompt.get_split_display()} split."
+            )
             return redirect("new-prompt" if "another" in request.POST else "prompts", project.slug)
     status = 400 if form.errors else 200
     return render(request, "annotation/new_prompt.html", {"project": project, "form": form}, status=status)

@@ -27,7 +27,7 @@ from rankloop.accounts.models import User
 from rankloop.errors import Refused
 from training.models import Checkpoint, Evaluation, GenerationJob, TrainingRun
 from training.services.checkpoints import register_base, register_policy
-from training.services.rounds import launch_round, open_next_round, open_round
+from training.services.rounds import launch_round, open_next_round, open_round, retry_step
 from training.supervisor import dies_with
 
 SLUG = "demo"
@@ -165,6 +165,9 @@ class Demo:
 
     def _carry(self, name: str, round: Round) -> None:
         """Watch the stack carry a round from launch to close, and bring the simulated annotators to its ranking."""
+        round.refresh_from_db()
+        if round.failure:  # an earlier demo stopped here
+            retry_step(round=round, user=self.researcher)
         with self._phase(f"{name}: generating") as counts:
             self._wait(round, Round.Status.GENERATING, name=f"{name}: generating", progress=self._generated)
             counts["completions"] = sum(job.result["metrics"]["made"] for job in round.generation_jobs.all())

@@ -30,8 +30,11 @@ def checked_plan(plan: Any) -> list[dict[str, Any]]:
             )
         if any(step["step"] == name for step in steps):
             raise Refused(f"Two steps are called {name!r}. Give each its own name.")
+        given = item.get("options", {})
+        if not isinstance(given, dict):
+            raise Refused(f"Step {name}: its options must be an object of names and values.")
         try:
-            options = parse_options(method, item.get("options", {}))
+            options = parse_options(method, given)
         except RecipeError as error:
             raise Refused(f"Step {name}: {error}") from None
         steps.append({"step": name, "method": method, "options": asdict(options)})

@@ -27,7 +27,7 @@ def find_prompts(project: Project, *, q: str = "", split: str = "", tag: str = "
     found = project.prompts.order_by("-pk")
     if q:
         # Message texts only: a search for "role" or "user" should not find every row's JSON.
-        found = found.extra(  # noqa: S610 - a parameter, never text in the statement
+        found = found.extra(
             where=[
                 "EXISTS (SELECT FROM jsonb_array_elements(messages) message "
                 "WHERE strpos(lower(message->>'content'), lower(%s)) > 0)"

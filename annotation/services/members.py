@@ -7,10 +7,11 @@ from rankloop.accounts.models import User
 from rankloop.audit.services import record
 from rankloop.errors import Refused
 
-FIRST_GUIDELINE = """\
-Put the completion you would rather be given first. Prefer one that answers what was asked, is right, says so briefly
-and ends properly. Rank equals alike. If none of them should ever be shown to anybody, choose "all bad".
-"""
+FIRST_GUIDELINE = (
+    "Put the completion you would rather be given first. Prefer one that answers what was asked, is right, says so "
+    "briefly and ends properly. Rank equals alike.\n\n"
+    'If none of them should ever be shown to anybody, choose "all bad".\n'
+)
 
 
 @transaction.atomic

@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString
 
 from annotation.access import includes
 from annotation.models import Project
+from annotation.rendering import safe_html
 
 register = template.Library()
 
@@ -26,7 +27,10 @@ def tab(context: RequestContext, label: str, name: str, slug: str) -> SafeString
     address, here = reverse(name, args=[slug]), context["request"].path
     is_here = here == address if name == "project" else here.startswith(address)
     return format_html(
-        '<li><a href="{}"{}>{}</a></li>', address, SafeString(' aria-current="page"' if is_here else ""), label
+        '<li><a href="{}"{}>{}</a></li>',
+        address,
+        SafeString(' aria-current="page"' if is_here else ""),
+        label,
     )
 
 
@@ -36,6 +40,12 @@ def page_address(context: RequestContext, number: int) -> str:
     query = context["request"].GET.copy()
     query["page"] = str(number)
     return f"?{query.urlencode()}"
+
+
+@register.filter
+def markdown(text: str) -> SafeString:
+    """A text of ours or theirs as cleaned HTML."""
+    return SafeString(safe_html(text))
 
 
 @register.filter

@@ -1,5 +1,10 @@
 """Every address of the site."""
 
-from django.urls import path
+from django.urls import include, path
 
-urlpatterns: list = []
+urlpatterns = [
+    path("", include("rankloop.accounts.urls")),
+    path("", include("annotation.urls")),
+    path("", include("training.urls")),
+    path("api/v1/", include("annotation.api.urls")),
+]

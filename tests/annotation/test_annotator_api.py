@@ -352,7 +352,9 @@ def telling_ids(cast) -> None:
     """Serial ids that can't be mistaken for anything else."""
     with connection.cursor() as cursor:
         for number, table in enumerate(TELLING_TABLES):
-            cursor.execute(f"ALTER SEQUENCE annotation_{table}_id_seq RESTART WITH {7_310_000_000 + number * 10_000}")
+            cursor.execute(
+                f"ALTER SEQUENCE annotation_{table}_id_seq RESTART WITH {7_310_000_000 + number * 10_000}"
+            )
 
 
 def assert_blind(text: str) -> None:

@@ -375,7 +375,9 @@ def test_a_draft_that_is_too_long_is_refused(cast):
         save_draft(assignment=assignment, draft={"comment": "x" * MOST_DRAFT_CHARACTERS})
 
 
-@pytest.mark.parametrize("draft", [{"comment": "a\x00b"}, {"a\x00b": 1}, {"x": float("inf")}, {"x": "\ud800"}])
+@pytest.mark.parametrize(
+    "draft", [{"comment": "a\x00b"}, {"a\x00b": 1}, {"x": float("inf")}, {"x": "\ud800"}]
+)
 def test_a_draft_the_database_cannot_keep_is_refused(cast, draft):
     open_ranking(cast)
     assignment = claim(cast, cast.anna)

@@ -13,7 +13,9 @@ def candidates_of_one_prompt(draw) -> list[Candidate]:
     contestants, samples = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     texts = st.sampled_from(["yes", "yes ", "no", "perhaps", "ask again", "it depends", "why?", "no."])
     made = [
-        Candidate(completion=10 * sample + contestant, contestant=contestant, sample_index=sample, text=draw(texts))
+        Candidate(
+            completion=10 * sample + contestant, contestant=contestant, sample_index=sample, text=draw(texts)
+        )
         for contestant in range(contestants)
         for sample in range(samples)
     ]

@@ -45,7 +45,8 @@ def test_a_string_and_a_message_list_are_both_prompts():
         {"role": "user", "content": "And black?"},
     ]
     first, second = read_rows(
-        jsonl({"prompt": "How hot?", "tags": ["b", "a", "b"], "source": "notes"}, {"prompt": talk}), file="a.jsonl"
+        jsonl({"prompt": "How hot?", "tags": ["b", "a", "b"], "source": "notes"}, {"prompt": talk}),
+        file="a.jsonl",
     )
     assert first.messages == [{"role": "user", "content": "How hot?"}]
     assert (first.tags, first.source, first.held_out) == (["a", "b"], "notes", False)
@@ -88,7 +89,9 @@ def test_empty_lines_windows_line_ends_and_unicode_line_separators_are_no_troubl
 
 @given(
     st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1).filter(str.strip),
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1).filter(
+            str.strip
+        ),
         min_size=1,
     )
 )
@@ -133,7 +136,11 @@ def test_a_file_that_is_not_utf_8_names_the_byte():
         ('{"prompt": [{"role": ["user"], "content": "a"}]}', "prompt", "unknown role"),
         ('{"prompt": [{"role": "user", "content": 5}]}', "prompt", "not a text"),
         ('{"prompt": [{"role": "assistant", "content": "a"}]}', "prompt", "must be the user's"),
-        ('{"prompt": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}', "prompt", "first"),
+        (
+            '{"prompt": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}',
+            "prompt",
+            "first",
+        ),
         ('{"prompt": "a\\u0000b"}', "prompt", "NUL"),
         ('{"prompt": "a\\ud800b"}', "prompt", "half a character"),
         ('{"prompt": "Why?", "label": 1}', "label", "unknown field"),

@@ -106,7 +106,9 @@ def test_the_same_judgment_again_is_the_first_one(assignment):
     assert Judgment.objects.count() == 1
 
 
-@pytest.mark.parametrize("change", [{"ranks": [1, 1, 1, 2]}, {"reason": "x"}, {"outcome": "all_bad", "ranks": []}])
+@pytest.mark.parametrize(
+    "change", [{"ranks": [1, 1, 1, 2]}, {"reason": "x"}, {"outcome": "all_bad", "ranks": []}]
+)
 def test_another_judgment_under_the_same_key_is_refused(assignment, change):
     submission = ranked(1, 2, 3, 4)
     submit_judgment(assignment=assignment, submission=submission)
@@ -117,7 +119,12 @@ def test_another_judgment_under_the_same_key_is_refused(assignment, change):
             if "ranks" not in change
             else ranked(submission_key=submission.submission_key, **{"ranks": change["ranks"], **change}),
         )
-    assert list(Judgment.objects.get().ranking.order_by("rank").values_list("rank", flat=True)) == [1, 2, 3, 4]
+    assert list(Judgment.objects.get().ranking.order_by("rank").values_list("rank", flat=True)) == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_a_second_judgment_under_a_new_key_is_refused(assignment):
@@ -274,7 +281,9 @@ def test_each_constraint_on_slots_and_assignments_holds(assignment):
     refuses("UPDATE annotation_slot SET number = 1", of="one_slot_per_number")
     refuses("UPDATE annotation_slot SET position = 1", of="one_slot_per_position")
     refuses("UPDATE annotation_assignment SET state = 'asleep'", of="known_assignment_state")
-    second = Assignment(**{f.attname: getattr(assignment, f.attname) for f in Assignment._meta.concrete_fields})
+    second = Assignment(
+        **{f.attname: getattr(assignment, f.attname) for f in Assignment._meta.concrete_fields}
+    )
     second.pk = uuid.uuid4()
     with pytest.raises(IntegrityError, match="one_assignment_per_annotator"), transaction.atomic():
         second.save(force_insert=True)

@@ -111,7 +111,9 @@ def test_a_round_told_where_to_begin_begins_there(cast):
 
 def opened(cast: Cast, **changes) -> Round:
     add_prompts(cast, 3)
-    round = draft(cast, **{"overlap": 2, "samples_per_contestant": 2, "completions_per_comparison": 4, **changes})
+    round = draft(
+        cast, **{"overlap": 2, "samples_per_contestant": 2, "completions_per_comparison": 4, **changes}
+    )
     contestants = add_contestants(cast, "plain", "polite")
     round.contestants.set(contestants)
     freeze_prompts(round=round)
@@ -299,7 +301,9 @@ def test_closing_while_annotators_submit_counts_each_judgment_or_keeps_it_as_sur
 def test_the_same_source_is_the_same_contestant_and_keeps_its_name(cast):
     source = {"project": cast.project, "weights": "w", "decoding": {"top_k": 5, "temperature": 1.0}}
     first = register_contestant(name="First name", **source)
-    again = register_contestant(name="Second name", **{**source, "decoding": {"temperature": 1.0, "top_k": 5}})
+    again = register_contestant(
+        name="Second name", **{**source, "decoding": {"temperature": 1.0, "top_k": 5}}
+    )
     assert (again.pk, again.name) == (first.pk, "First name")
     different = [
         register_contestant(name="x", **{**source, "weights": "v"}),

@@ -115,7 +115,9 @@ def test_the_same_observations_give_the_same_interval_and_order_does_not_matter(
     assert win_rate(seen, seed=1).rate == win_rate(seen[::-1], seed=1).rate
 
 
-@given(st.lists(st.integers(1, 8), min_size=1, max_size=4), st.lists(st.integers(1, 8), min_size=1, max_size=4))
+@given(
+    st.lists(st.integers(1, 8), min_size=1, max_size=4), st.lists(st.integers(1, 8), min_size=1, max_size=4)
+)
 def test_the_score_of_a_comparison_is_the_share_of_pairs_won(a, b):
     won, tied = sum(x < y for x in a for y in b), sum(x == y for x in a for y in b)
     assert mean_score(a, b) == pytest.approx((won + tied / 2) / (len(a) * len(b)))
@@ -164,7 +166,9 @@ class Duel:
             split=split,
         )
         pair = [
-            Completion.objects.create(prompt=prompt, contestant=contestant, sample_index=0, text=contestant.name)
+            Completion.objects.create(
+                prompt=prompt, contestant=contestant, sample_index=0, text=contestant.name
+            )
             for contestant in rivals or (self.a, self.b)
         ]
         ordinal = round.comparisons.count() + 1

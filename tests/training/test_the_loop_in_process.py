@@ -1,9 +1,9 @@
 """The driver carries a round from launch to close, on a tiny random model, step by step in this process."""
 
-import json
+
+import uuid
 
 import pytest
-from django.conf import settings
 
 from annotation.models import Completion, Judgment, Round
 from annotation.services.claims import claim_comparison
@@ -13,8 +13,6 @@ from training import worker
 from training.models import Checkpoint, DatasetMember, Evaluation, GenerationJob, TrainingRun, WorkStatus
 from training.services.checkpoints import register_base, register_policy
 from training.services.rounds import advance_round, launch_round, open_round
-
-import uuid
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -31,7 +31,8 @@ def base_of(checkpoint: Checkpoint) -> Checkpoint:
 @transaction.atomic
 def queue_generation(*, round: Round) -> list[GenerationJob]:
     """One job for each base model whose contestants have completions to make. Run twice, it queues once."""
-    Round.objects.select_for_update().get(pk=round.pk)
+    if _is_cancelled(round):
+        return []
     with_job = set(round.generation_jobs.values_list("base_id", flat=True))
     by_base: dict[Checkpoint, list[Contestant]] = {}
     for contestant in round.contestants.order_by("pk"):
@@ -42,6 +43,11 @@ def queue_generation(*, round: Round) -> list[GenerationJob]:
         job = GenerationJob.objects.create(round=round, base=base, seed=round.seed)
         job.contestants.set(contestants)
     return list(round.generation_jobs.all())
+
+
+def _is_cancelled(round: Round) -> bool:
+    """Whether a person was faster. Locks the round, so that it can't be cancelled while its work is being queued."""
+    return Round.objects.select_for_update().get(pk=round.pk).status == Round.Status.CANCELLED
 
 
 def _has_gaps(round: Round, contestant: Contestant) -> bool:
@@ -78,6 +84,8 @@ def queue_training(*, round: Round, dataset: PreferenceDataset) -> list[Training
         raise Refused(
             "No held-out prompt was ranked, so nothing could be measured. Rank some, or skip this step."
         )
+    if _is_cancelled(round):
+        return []
     parent = parent_of(round=round)
     runs = []
     for step in checked_plan(round.training_plan):

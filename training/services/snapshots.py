@@ -13,10 +13,9 @@ from rankloop.audit.services import record
 from rankloop.errors import Refused
 from training import store
 from training.models import DatasetMember, PreferenceDataset
-from training.preferences import count_rows
+from training.preferences import ROWS_FILE, count_rows
 
 FORMAT = "rankloop-preferences/1"
-ROWS_FILE = "rankings.jsonl"
 
 # One statement reads everything: PostgreSQL gives a statement one snapshot, so it sees one moment.
 # A revision stands for what it supersedes.

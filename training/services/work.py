@@ -80,7 +80,11 @@ def requeue(work: Work) -> None:
     checkpoint."""
     over = type(work).objects.filter(pk=work.pk, status__in=[WorkStatus.FAILED, WorkStatus.CANCELLED])
     over.update(
-        status=WorkStatus.QUEUED, error="", ended_at=None, attempt_limit=F("attempt") + settings.MAX_ATTEMPTS
+        status=WorkStatus.QUEUED,
+        error="",
+        progress={},
+        ended_at=None,
+        attempt_limit=F("attempt") + settings.MAX_ATTEMPTS,
     )
 
 

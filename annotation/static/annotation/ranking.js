@@ -39,16 +39,27 @@ let pollTimer = null;
 
 async function next() {
   clearTimeout(pollTimer);
+  clearTimeout(draftTimer);
   const fetched = ahead;
   ahead = null;
   let board = fetched && await fetched;
   try {
-    if (!board || lease.isNearlyOver(board)) board = await api.claim();
+    if (!board || lease.isNearlyOver(board)) board = await claim();
   } catch (error) {
     return claimFailed(error);
   }
   if (!board) return nothingLeft();
   show(board);
+}
+
+async function claim() {
+  try {
+    return await api.claim();
+  } catch (error) {
+    // A reservation ended in this very moment, in another tab say: what is next now?
+    if (error.status === 409) return api.claim();
+    throw error;
+  }
 }
 
 function show(board) {
@@ -170,7 +181,7 @@ async function skip(reason) {
 
 // --- ranking ---
 
-function redraw() { view.drawOrder(current, order, { tying }); }
+function redraw() { view.drawOrder(order, { tying }); }
 
 // Runs one step on the order; says what came of it, and keeps it.
 function step(change, position = null) {
@@ -246,12 +257,21 @@ addEventListener("beforeunload", (event) => { if (outbox.waiting.length) event.p
 
 // --- begin ---
 
-view.drawProgress(progress);
-const [unsent] = outbox.waiting;
-if (unsent) {
+async function begin() {
   // The page was left while a judgment was on its way: it goes first.
-  view.showIdle({ title: "Sending your last ranking …" });
-  for (const assignment of outbox.waiting) await deliver(assignment, {});
-} else {
+  for (const assignment of outbox.waiting) {
+    view.showIdle({ title: "Sending your last ranking …" });
+    try {
+      await outbox.deliver(assignment);
+      progress.today += 1;
+    } catch (error) {
+      if (error.status === 403) return tellSignedOut(begin);
+      view.notice("sent", error.message, { kind: "bad" });
+    }
+    view.notice("sending", "");
+  }
   await next();
 }
+
+view.drawProgress(progress);
+await begin();

@@ -44,12 +44,11 @@ function bindButtons(act) {
     // After a mouse click, Enter should send and not press the same button again.
     if (event.detail > 0 && !button.closest("dialog")) button.blur();
     const position = Number(button.closest("[data-position]")?.dataset.position);
-    const { place, move, pair, open: dialog } = button.dataset;
+    const { place, move, choose, open: dialog } = button.dataset;
     if (place) act.setPlace(position, Number(place));
     else if (move === "tie") act.toggleTie(position);
     else if (move) act.move(position, move === "up" ? -1 : 1);
-    else if (pair) act.choosePair(pair);
-    else if ("choose" in button.dataset) act.choosePair(String(position));
+    else if (choose) act.choosePair(choose);
     else if (dialog) open(dialog);
     else if ("close" in button.dataset) button.closest("dialog").close();
     else if (button.dataset.reason) fillReason(button);

@@ -48,19 +48,22 @@ function drawCard(completion, count) {
   for (const button of card.querySelectorAll("[data-move]")) {
     button.setAttribute("aria-label", `${button.title}: completion ${completion.position}`);
   }
-  card.querySelector("[data-choose]").textContent = `${completion.position} is better`;
+  const choose = card.querySelector("[data-choose]");
+  choose.dataset.choose = completion.position;
+  choose.querySelector("span").textContent = `${completion.position} is better`;
+  choose.querySelector("kbd").textContent = completion.position;
   return card;
 }
 
-export function drawOrder(board, order, { tying }) {
-  const snippets = new Map(board.completions.map((c) => [c.position, c.text.trim().replace(/\s+/g, " ").slice(0, 90)]));
+export function drawOrder(order, { tying }) {
+  const snippet = (position) => byId("completions").children[position - 1].querySelector(".prose").textContent.trim().replace(/\s+/g, " ").slice(0, 90);
   const entry = (position, place, tiedAbove) => {
     const element = fromTemplate("entry-template");
     element.dataset.position = position;
     element.classList.toggle("tied", tiedAbove);
     element.querySelector(".entry-place").textContent = tiedAbove ? "=" : place ? ORDINALS[place - 1] : "";
     element.querySelector(".card-number").textContent = position;
-    element.querySelector(".entry-text").textContent = snippets.get(position) || "(empty)";
+    element.querySelector(".entry-text").textContent = snippet(position) || "(empty)";
     element.setAttribute("aria-label", `${place ? ORDINALS[place - 1] : "not placed"}${tiedAbove ? ", tied" : ""}: completion ${position}`);
     return element;
   };
@@ -84,9 +87,7 @@ export function drawOrder(board, order, { tying }) {
     for (const move of ["up", "down"]) card.querySelector(`[data-move=${move}]`).disabled = place === null;
     card.querySelector("[data-choose]").setAttribute("aria-pressed", String(place === 1 && !tied));
   }
-  const pair = order.count === 2 && order.isComplete
-    ? { "1,2": "1", "2,1": "2", "1,1": "tie" }[order.places.join()] : null;
-  for (const button of byId("pair-choice").children) button.setAttribute("aria-pressed", String(button.dataset.pair === pair));
+  byId("tie").setAttribute("aria-pressed", String(order.count === 2 && order.places.join() === "1,1"));
 
   byId("undo").disabled = !order.canUndo;
   byId("send").disabled = !order.isComplete;

@@ -1,0 +1,32 @@
+"""Fixtures of the training tests."""
+
+import pytest
+
+from tests.cast import Cast, assemble
+from tests.training.stage import add_base
+from training.models import Checkpoint
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(settings):
+    """Hashing a password slowly, as production must, would take most of these tests' time."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def stored(settings, tmp_path):
+    """An empty artifact store and an empty folder of runs."""
+    settings.ARTIFACTS_URL = str(tmp_path / "artifacts")
+    settings.RUNS_FOLDER = tmp_path / "runs"
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def cast(db) -> Cast:
+    return assemble()
+
+
+@pytest.fixture
+def base(cast, stored, tmp_path) -> Checkpoint:
+    """A base checkpoint that is only files."""
+    return add_base(cast, tmp_path / "base")

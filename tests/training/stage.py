@@ -1,0 +1,100 @@
+"""What the training tests need without torch: a base model that is only files, and work done by hand."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from annotation.models import Completion, Round
+from annotation.services.claims import claim_comparison
+from annotation.services.judgments import Submission, submit_judgment
+from rankloop.accounts.models import User
+from tests.cast import Cast
+from training import store
+from training.models import Checkpoint, GenerationJob, TrainingRun, WorkStatus
+from training.services.checkpoints import register_base, register_policy, register_result
+from training.services.rounds import open_round
+from training.services.work import claim_work, end_work
+from training.worker import KIND_OF_METHOD
+
+PLAN = [{"method": "reward"}, {"method": "dpo"}]
+
+
+def base_folder(folder: Path, *, weights: bytes = b"weights", config: Any = None) -> Path:
+    """A folder that looks like a safetensors model."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"} if config is None else config))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def add_base(cast: Cast, folder: Path) -> Checkpoint:
+    return register_base(project=cast.project, folder=base_folder(folder), name="tiny")
+
+
+def draft(cast: Cast, base: Checkpoint, **changes: Any) -> Round:
+    """A round of two contestants on a base: the plain one and one asked to be brief."""
+    contestants = [
+        register_policy(checkpoint=base),
+        register_policy(checkpoint=base, name="brief", system_prompt="Be brief."),
+    ]
+    values = {"name": "First", "contestants": contestants, "user": cast.researcher, **changes}
+    return open_round(project=cast.project, **values)
+
+
+def generate(round: Round) -> None:
+    """Do a round's queued generation jobs by hand."""
+    for job in round.generation_jobs.filter(status=WorkStatus.QUEUED):
+        held = claim_work(GenerationJob, job.pk, worker="by hand")
+        Completion.objects.bulk_create(
+            (
+                Completion(
+                    prompt=prompt,
+                    contestant=contestant,
+                    sample_index=round.first_sample + sample,
+                    text=f"{contestant.name} {round.first_sample + sample} on {prompt.last_turn}",
+                )
+                for prompt in round.prompts.all()
+                for contestant in job.contestants.all()
+                for sample in range(round.samples_per_contestant)
+            ),
+            ignore_conflicts=True,
+        )
+        end_work(held, WorkStatus.SUCCEEDED, result={"ok": True})
+
+
+def rank(cast: Cast, annotators: Sequence[User], **submission: Any) -> int:
+    """Every annotator ranks what is left for them, the completion of the lowest id first; how many judgments."""
+    made = 0
+    for annotator in annotators:
+        while (assignment := claim_comparison(project=cast.project, annotator=annotator)) is not None:
+            in_order = sorted(assignment.shown_order)
+            values = {
+                "submission_key": uuid.uuid4(),
+                "outcome": "ranked",
+                "ranks": [in_order.index(pk) + 1 for pk in assignment.shown_order],
+                **submission,
+            }
+            submit_judgment(assignment=assignment, submission=Submission(**values))
+            made += 1
+    return made
+
+
+def train(round: Round, folder: Path) -> None:
+    """Do a round's queued runs by hand; each adapter is a file."""
+    for run in round.runs.filter(status=WorkStatus.QUEUED).order_by("created_at"):
+        held = claim_work(TrainingRun, run.pk, worker="by hand")
+        output = folder / str(run.pk)
+        output.mkdir(parents=True)
+        (output / "adapter_model.safetensors").write_text(f"{run.step} of {run.round_id}")
+        digest = store.publish(output)
+        end_work(held, WorkStatus.SUCCEEDED, result={"ok": True})
+        register_result(
+            run=held,
+            kind=KIND_OF_METHOD[run.method],
+            digest=digest,
+            base=run.inputs.get(role="base").checkpoint,
+            metrics={"accuracy": 0.7},
+        )

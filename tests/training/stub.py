@@ -1,0 +1,44 @@
+"""A recipe without torch: a few lines of Python in the place of `python -m training.recipes.<method>`."""
+
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PRELUDE = """\
+#!{python}
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+run_dir = Path(sys.argv[3])
+config = json.loads((run_dir / "config.json").read_text())
+def write(name, text):
+    (run_dir / name).write_text(text)
+def result(**values):
+    write("result.json", json.dumps(values))
+"""
+
+
+def write_stub(file: Path, code: str) -> Path:
+    """An executable that takes the arguments of `python -m ...` and does `code`, with run_dir and config at hand."""
+    file.write_text(PRELUDE.format(python=sys.executable) + textwrap.dedent(code))
+    file.chmod(0o755)
+    return file
+
+
+def wait_until(happened: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Return once it has happened; fail after a time in which it must have."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"waited {seconds} seconds for {what}"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

@@ -1,0 +1,116 @@
+"""From rankings to pairs: properties, and the derivation against a slow plain twin."""
+
+from itertools import permutations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.preferences import count_rows, pair_lines, ranked_pairs, text_digests
+
+
+@st.composite
+def rows(draw, max_size: int = 5) -> list[dict]:
+    return [
+        {
+            "ranking": number,
+            "comparison": draw(st.integers(1, 3)),
+            "prompt": number * 100,
+            "split": draw(st.sampled_from(["train", "held_out"])),
+            "messages": [{"role": "user", "text": "q" + str(number)}],
+            "outcome": (outcome := draw(st.sampled_from(["ranked", "ranked", "all_bad", "cannot_judge"]))),
+            "completions": [
+                {
+                    "completion": 10 * number + place,
+                    "text": draw(st.sampled_from(["t1", "t2", "t3", "t4", "t5"])),
+                    "rank": draw(st.integers(1, 4)) if outcome == "ranked" else None,
+                }
+                for place in range(draw(st.integers(2, 6)))
+            ],
+        }
+        for number in range(draw(st.integers(0, max_size)))
+    ]
+
+
+TEXTS = {f"t{n}": f"answer {n}" for n in range(1, 6)} | {f"q{n}": f"question {n}" for n in range(5)}
+
+
+def slow_pairs(row: dict) -> set[tuple[int, int]]:
+    """Look at every ordered pair and keep those where the first is strictly better and reads differently."""
+    return {
+        (better["completion"], worse["completion"])
+        for better, worse in permutations(row["completions"], 2)
+        if row["outcome"] == "ranked" and better["rank"] < worse["rank"] and better["text"] != worse["text"]
+    }
+
+
+@given(rows())
+def test_pairs_are_those_of_a_slow_plain_twin(made):
+    for row in made:
+        pairs = [(better["completion"], worse["completion"]) for better, worse in ranked_pairs(row)]
+        assert len(pairs) == len(set(pairs))
+        assert set(pairs) == slow_pairs(row)
+
+
+@given(rows())
+def test_the_order_of_completions_in_a_row_changes_nothing(made):
+    for row in made:
+        assert ranked_pairs({**row, "completions": row["completions"][::-1]}) == ranked_pairs(row)
+
+
+@given(rows(), st.sampled_from(["train", "held_out"]))
+def test_lines_are_of_one_split_with_the_pairs_of_a_ranking_side_by_side(made, split):
+    lines = list(pair_lines(made, texts=TEXTS, split=split))
+    of_split = [row for row in made if row["split"] == split]
+    assert len(lines) == sum(len(slow_pairs(row)) for row in of_split)
+    assert [line["ranking"] for line in lines] == sorted(line["ranking"] for line in lines)
+    assert {line["ranking"] for line in lines} <= {row["ranking"] for row in of_split}
+    for line in lines:
+        row = made[line["ranking"]]
+        assert line["prompt"] == [{"role": "user", "content": TEXTS[row["messages"][0]["text"]]}]
+        assert line["prompt_id"] == row["prompt"]
+        assert line["weight"] == 1.0
+        assert [message["role"] for message in line["chosen"] + line["rejected"]] == ["assistant"] * 2
+        assert line["chosen"] != line["rejected"]
+
+
+@given(rows())
+def test_the_counts_are_those_of_the_lines(made):
+    counts = count_rows(made)
+    for split in ("train", "held_out"):
+        assert counts[f"{split}_pairs"] == len(list(pair_lines(made, texts=TEXTS, split=split)))
+    assert counts["judgments"] == len(made)
+    assert counts["comparisons"] == len({row["comparison"] for row in made})
+    assert counts["all_bad"] == len([row for row in made if row["outcome"] == "all_bad"])
+    assert counts["cannot_judge"] == len([row for row in made if row["outcome"] == "cannot_judge"])
+    tied = [
+        1
+        for row in made
+        if row["outcome"] == "ranked"
+        for a in row["completions"]
+        for b in row["completions"]
+        if a["completion"] < b["completion"] and a["rank"] == b["rank"]
+    ]
+    assert counts["tied_pairs"] == len(tied)
+
+
+def test_a_ranking_with_ties_gives_the_pairs_one_would_write_down():
+    row = {
+        "outcome": "ranked",
+        "completions": [
+            {"completion": n, "text": text, "rank": rank}
+            for n, (text, rank) in enumerate([("a", 2), ("b", 1), ("c", 1), ("d", 3), ("a", 3)])
+        ],
+    }
+    assert [(b["completion"], w["completion"]) for b, w in ranked_pairs(row)] == [
+        *((1, 0), (1, 3), (1, 4)),
+        *((2, 0), (2, 3), (2, 4)),
+        (0, 3),  # not (0, 4): the same text
+    ]
+
+
+@given(rows())
+def test_every_text_a_row_refers_to_is_named(made):
+    named = text_digests(made)
+    for row in made:
+        assert row["messages"][0]["text"] in named
+        assert {completion["text"] for completion in row["completions"]} <= named

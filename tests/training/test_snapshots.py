@@ -1,0 +1,266 @@
+"""Freezing judgments: the same ones always give the same dataset, and only what counts is in it."""
+
+import json
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from annotation.models import Assignment, Judgment, Round
+from annotation.services.claims import claim_comparison
+from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.members import open_project
+from rankloop.errors import Refused
+from tests.cast import Cast, add_simulated, assemble, open_ranking
+from tests.together import together
+from tests.training.stage import PLAN, draft, rank
+from training import store, worker
+from training.models import DatasetMember, PreferenceDataset, TrainingRun, WorkStatus
+from training.services.runs import FEWEST_PAIRS, queue_training
+from training.preferences import ROWS_FILE
+from training.services.snapshots import snapshot_rounds, sources_of
+
+
+def freeze(cast: Cast, *rounds: Round, **options) -> PreferenceDataset:
+    return snapshot_rounds(project=cast.project, rounds=list(rounds), **options)
+
+
+def rows_of(dataset: PreferenceDataset) -> list[dict]:
+    return [json.loads(line) for line in (store.fetch(dataset.digest) / ROWS_FILE).read_text().splitlines()]
+
+
+def members_of(dataset: PreferenceDataset) -> set[int]:
+    return set(dataset.members.values_list("judgment_id", flat=True))
+
+
+@pytest.fixture
+def ranked(cast, stored) -> Round:
+    """A round of six comparisons of which people have judged all."""
+    round = open_ranking(cast, comparisons=6, overlap=2)
+    rank(cast, [cast.anna, cast.ben])
+    return round
+
+
+def revise(judgment: Judgment, **changes) -> Judgment:
+    names = [field.attname for field in Judgment._meta.concrete_fields if field.attname != "id"]
+    values = {name: getattr(judgment, name) for name in names}
+    return Judgment.objects.create(
+        **{**values, "supersedes_id": judgment.pk, "submission_key": uuid.uuid4(), **changes}
+    )
+
+
+def test_a_dataset_holds_what_was_judged_with_its_texts(cast, ranked):
+    dataset = freeze(cast, ranked)
+    rows = {row["ranking"]: row for row in rows_of(dataset)}
+    assert set(rows) == set(Judgment.objects.values_list("pk", flat=True))
+    for judgment in Judgment.objects.all():
+        row = rows[judgment.pk]
+        assert (row["comparison"], row["annotator"]) == (judgment.comparison_id, judgment.annotator_id)
+        assert (row["outcome"], row["source"], row["round"]) == ("ranked", "person", ranked.number)
+        prompt = judgment.comparison.prompt
+        assert (row["prompt"], row["split"]) == (prompt.pk, prompt.split)
+        assert [store.get_text(m["text"]) for m in row["messages"]] == [m["content"] for m in prompt.messages]
+        ranks = dict(judgment.ranking.values_list("completion_id", "rank"))
+        assert {c["completion"]: c["rank"] for c in row["completions"]} == ranks
+        for entry in row["completions"]:
+            completion = judgment.comparison.completions.get(pk=entry["completion"])
+            assert store.get_text(entry["text"]) == completion.text
+            assert entry["contestant"] == completion.contestant_id
+    assert dataset.counts["judgments"] == 12
+    assert dataset.counts["train_pairs"] + dataset.counts["held_out_pairs"] == 12 * 6
+    assert dataset.sources == ["person"]
+
+
+def test_the_files_hold_no_text_only_digests(cast, ranked):
+    content = (store.fetch(freeze(cast, ranked).digest) / ROWS_FILE).read_text()
+    assert "tea" not in content
+    assert "Answer" not in content
+
+
+def test_the_same_judgments_give_the_same_dataset(cast, ranked):
+    first = freeze(cast, ranked)
+    assert freeze(cast, ranked) == first
+    assert PreferenceDataset.objects.count() == 1
+    assert DatasetMember.objects.count() == 12
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_who_freeze_at_once_freeze_one_dataset(stored):
+    cast = assemble()
+    round = open_ranking(cast, comparisons=3)
+    rank(cast, [cast.anna, cast.ben])
+    assert len(set(together(6, lambda _: freeze(cast, round)))) == 1
+    assert PreferenceDataset.objects.count() == 1
+    assert DatasetMember.objects.count() == 6
+
+
+def test_a_later_judgment_makes_another_dataset_and_leaves_the_first_as_it_was(cast, stored):
+    round = open_ranking(cast, comparisons=3)
+    rank(cast, [cast.anna])
+    first = freeze(cast, round)
+    before = rows_of(first)
+    rank(cast, [cast.ben])
+    second = freeze(cast, round)
+    assert second.digest != first.digest
+    assert (len(before), len(rows_of(second))) == (3, 6)
+    assert rows_of(first) == before
+    assert members_of(first) < members_of(second)
+
+
+def test_from_a_judgment_one_finds_every_dataset_and_back(cast, ranked):
+    dataset = freeze(cast, ranked)
+    assert members_of(dataset) == set(Judgment.objects.values_list("pk", flat=True))
+    judgment = Judgment.objects.first()
+    assert PreferenceDataset.objects.get(members__judgment=judgment) == dataset
+
+
+def test_people_and_simulated_annotators_are_never_mixed_unless_asked(cast, stored):
+    simulated = add_simulated(cast)
+    people, rehearsal = (
+        open_ranking(cast, comparisons=2),
+        open_ranking(cast, comparisons=2, audience="rehearsal"),
+    )
+    rank(cast, [cast.anna, cast.ben, *simulated])
+    by_source = {
+        source: set(Judgment.objects.filter(source=source).values_list("pk", flat=True))
+        for source in ("person", "rehearsal")
+    }
+    assert members_of(freeze(cast, people)) == by_source["person"]
+    assert members_of(freeze(cast, rehearsal)) == by_source["rehearsal"]
+    with pytest.raises(Refused, match="mix"):
+        freeze(cast, people, rehearsal)
+    with pytest.raises(Refused, match="mix"):
+        sources_of([people, rehearsal])
+    assert members_of(freeze(cast, people, rehearsal, sources=["person"])) == by_source["person"]
+    asked = freeze(cast, people, rehearsal, sources=["person", "rehearsal"])
+    assert members_of(asked) == by_source["person"] | by_source["rehearsal"]
+    assert asked.sources == ["person", "rehearsal"]
+
+
+def test_a_foreign_source_in_a_round_of_people_is_left_out(cast, ranked):
+    judgment = Judgment.objects.first()
+    revise(judgment, source="rehearsal")
+    assert judgment.pk not in members_of(freeze(cast, ranked))
+    assert len(members_of(freeze(cast, ranked))) == 11
+
+
+def test_a_revision_stands_for_what_it_supersedes_and_a_withdrawal_for_nothing(cast, ranked):
+    first, second, *rest = Judgment.objects.order_by("pk")
+    revision = revise(first, outcome="all_bad")
+    revise(second, outcome="withdrawn")
+    dataset = freeze(cast, ranked)
+    assert members_of(dataset) == {revision.pk, *(judgment.pk for judgment in rest)}
+    assert dataset.counts["all_bad"] == 1
+
+
+def test_a_withdrawn_revision_takes_the_first_judgment_with_it(cast, ranked):
+    first = Judgment.objects.first()
+    revise(revise(first, outcome="all_bad"), outcome="withdrawn")
+    assert len(members_of(freeze(cast, ranked))) == 11
+
+
+def test_surplus_is_left_out(cast, stored):
+    round = open_ranking(cast, comparisons=1, overlap=1)
+    late = claim_comparison(project=cast.project, annotator=cast.anna)
+    Assignment.objects.update(lease_until=timezone.now() - timedelta(minutes=1))
+    rank(cast, [cast.ben])
+    surplus = submit_judgment(assignment=late, submission=Submission(uuid.uuid4(), "ranked", [1, 2, 3, 4]))
+    assert members_of(freeze(cast, round)) == {Judgment.objects.exclude(pk=surplus.pk).get().pk}
+
+
+def test_all_bad_and_cannot_judge_are_kept_but_give_no_pair(cast, stored):
+    round = open_ranking(cast, comparisons=2, overlap=2)
+    rank(cast, [cast.anna], outcome="all_bad", ranks=[])
+    rank(cast, [cast.ben], outcome="cannot_judge", ranks=[], reason="In Dutch.")
+    counts = freeze(cast, round).counts
+    assert (counts["judgments"], counts["all_bad"], counts["cannot_judge"]) == (4, 2, 2)
+    assert counts["train_pairs"] == counts["held_out_pairs"] == 0
+
+
+def test_with_nothing_judged_there_is_nothing_to_freeze(cast, stored):
+    round = open_ranking(cast)
+    with pytest.raises(Refused, match="nothing to freeze"):
+        freeze(cast, round)
+    assert not PreferenceDataset.objects.exists()
+
+
+def test_judgments_of_another_project_are_never_taken(cast, ranked):
+    other = open_project(slug="coffee", name="Coffee", user=cast.admin)
+    with pytest.raises(Refused, match="nothing to freeze"):
+        snapshot_rounds(project=other, rounds=[ranked])
+
+
+def test_a_judgment_is_in_a_dataset_once_and_stays(cast, ranked):
+    dataset = freeze(cast, ranked)
+    member = dataset.members.first()
+    with pytest.raises(IntegrityError, match="a_judgment_once_per_dataset"), transaction.atomic():
+        DatasetMember.objects.create(dataset=dataset, judgment=member.judgment)
+
+
+# --- training on it ---
+
+
+def queue(cast: Cast, base, rounds_own: Round) -> TrainingRun:
+    round = draft(cast, base, training_plan=PLAN)
+    return queue_training(round=round, dataset=freeze(cast, rounds_own))[0]
+
+
+@pytest.fixture
+def enough(cast, base) -> Round:
+    round = open_ranking(cast, comparisons=20)
+    rank(cast, [cast.anna, cast.ben])
+    return round
+
+
+def test_the_pairs_of_a_run_are_those_of_its_dataset(cast, base, enough, tmp_path):
+    run = queue(cast, base, enough)
+    config = worker._training_config(run, tmp_path)
+    dataset = run.inputs.get(role="data").dataset
+    for split in ("train", "held_out"):
+        lines = [json.loads(line) for line in (tmp_path / config["data"][split]).read_text().splitlines()]
+        assert len(lines) == dataset.counts[f"{split}_pairs"] > 0
+        prompts = set(enough.prompts.filter(split=split).values_list("pk", flat=True))
+        assert {line["prompt_id"] for line in lines} == prompts
+        assert all(line["prompt"][0]["content"].startswith("How do I brew") for line in lines)
+    assert config["base"] == str(store.fetch(base.digest))
+    assert (config["parent"], config["seed"], config["method"]) == (None, run.seed, "reward")
+
+
+def test_a_dataset_with_an_erased_text_keeps_its_name_and_is_not_trained_on(cast, base, enough):
+    run = queue(cast, base, enough)
+    dataset = run.inputs.get(role="data").dataset
+    store.erase_text(rows_of(dataset)[0]["completions"][0]["text"])
+    assert len(rows_of(dataset)) == 40
+    worker.run_training(run.pk)
+    run.refresh_from_db()
+    assert run.status == WorkStatus.FAILED
+    assert "was erased" in run.error
+
+
+def test_a_dataset_with_a_damaged_text_is_not_trained_on(cast, base, enough, stored):
+    run = queue(cast, base, enough)
+    digest = rows_of(run.inputs.get(role="data").dataset)[0]["messages"][0]["text"]
+    (stored / "texts" / digest[:2] / digest).write_text("something else")
+    worker.run_training(run.pk)
+    run.refresh_from_db()
+    assert run.status == WorkStatus.FAILED
+    assert "does not match its digest" in run.error
+
+
+def test_too_few_pairs_are_refused_before_anything_is_queued(cast, base):
+    round = open_ranking(cast, comparisons=1, completions=2, overlap=1)
+    rank(cast, [cast.anna])
+    with pytest.raises(Refused, match=f"at least {FEWEST_PAIRS}"):
+        queue(cast, base, round)
+    assert not TrainingRun.objects.exists()
+
+
+def test_without_held_out_pairs_training_is_refused(cast, base, enough):
+    round = draft(cast, base, training_plan=PLAN)
+    dataset = freeze(cast, enough)
+    dataset.counts["held_out_pairs"] = 0
+    with pytest.raises(Refused, match="No held-out prompt"):
+        queue_training(round=round, dataset=dataset)
+    assert not TrainingRun.objects.exists()

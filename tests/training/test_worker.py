@@ -1,0 +1,273 @@
+"""What a worker does with a row: claim, run the recipe, take in what it writes, publish, end. The recipe is a stub."""
+
+import json
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from annotation.models import Completion
+from tests.cast import add_prompts, assemble
+from tests.training.stage import PLAN, add_base, draft, generate, rank
+from tests.training.stub import is_alive, wait_until, write_stub
+from training import store, tasks, worker
+from training.models import Checkpoint, GenerationJob, RunMetric, TrainingRun, WorkStatus
+from training.services.rounds import advance_round, launch_round
+from training.services.work import claim_work, request_cancel
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# Answers every prompt, as the sampling recipe would.
+SAMPLE = """
+with (run_dir / "completions.jsonl").open("a") as file:
+    for batch, contestant in enumerate(config["contestants"]):
+        for prompt in config["prompts"]:
+            for sample in range(config["samples"]):
+                file.write(json.dumps({
+                    "prompt": prompt["id"], "contestant": contestant["id"], "sample": sample, "tokens": 3,
+                    "text": f"{contestant['id']} {sample}", "finished": True, "batch": batch, "seed": 1,
+                }) + "\\n")
+write("progress.json", json.dumps({"step": 1, "of": 1, "phase": "saving"}))
+result(ok=True, metrics={"made": 1})
+"""
+# Trains nothing, but leaves what the training recipes leave.
+TRAIN = """
+with (run_dir / "metrics.jsonl").open("a") as file:
+    for step in (1, 2):
+        file.write(json.dumps({"step": step, "name": "loss", "value": 1 / step, "at": 0}) + "\\n")
+(run_dir / "output").mkdir()
+write("output/adapter_model.safetensors", config["method"])
+result(ok=True, metrics={"accuracy": 0.75}, seconds={"loop": 1})
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Put the given code in the place of every recipe."""
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.02)
+
+    def be(code: str) -> None:
+        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "python", code)))
+
+    return be
+
+
+@pytest.fixture
+def round(stored, tmp_path):
+    """A round whose generation job waits for a worker."""
+    cast = assemble()
+    add_prompts(cast, 12)
+    round = draft(cast, add_base(cast, tmp_path / "base"), training_plan=PLAN)
+    launch_round(round=round, user=cast.researcher)
+    advance_round(round_id=round.pk)
+    round.cast = cast
+    return round
+
+
+@pytest.fixture
+def run(round) -> TrainingRun:
+    """A training run that waits for a worker."""
+    generate(round)
+    advance_round(round_id=round.pk)
+    rank(round.cast, [round.cast.anna, round.cast.ben])
+    advance_round(round_id=round.pk)
+    return TrainingRun.objects.get(step="reward")
+
+
+def work(run: TrainingRun) -> TrainingRun:
+    worker.run_training(run.pk)
+    run.refresh_from_db()
+    return run
+
+
+def folder_of(run: TrainingRun, attempt: int = 1) -> Path:
+    return worker.attempt_folder(run, attempt)
+
+
+def test_a_generation_job_ends_with_every_completion_and_again_does_nothing(round, recipe):
+    recipe(SAMPLE)
+    job = GenerationJob.objects.get()
+    worker.run_generation(job.pk)
+    worker.run_generation(job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.attempt, job.error) == (WorkStatus.SUCCEEDED, 1, "")
+    assert job.progress == {"step": 1, "of": 1, "phase": "saving"}
+    assert Completion.objects.count() == 12 * 2 * 2
+    assert set(Completion.objects.values_list("job", "seed", "engine")) == {(job.pk, 1, "transformers")}
+    config = json.loads((folder_of(job) / "config.json").read_text())
+    assert [c["system_prompt"] for c in config["contestants"]] == ["", "Be brief."]
+    assert [c["adapter"] for c in config["contestants"]] == [None, None]
+
+
+def test_a_training_run_ends_with_its_metrics_and_one_checkpoint_and_again_does_nothing(run, recipe):
+    recipe(TRAIN)
+    assert work(run).status == WorkStatus.SUCCEEDED, run.error
+    assert work(run).attempt == 1
+    checkpoint = Checkpoint.objects.get(run=run)
+    assert (checkpoint.kind, checkpoint.name, checkpoint.metrics) == (
+        "reward",
+        "round-1-reward",
+        {"accuracy": 0.75},
+    )
+    assert (store.fetch(checkpoint.digest) / "adapter_model.safetensors").read_text() == "reward"
+    assert sorted(run.metrics.values_list("step", "name", "value")) == [(1, "loss", 1.0), (2, "loss", 0.5)]
+    assert run.result["seconds"] == {"loop": 1}
+
+
+def test_the_tasks_may_be_run_twice(round, run, recipe, monkeypatch):
+    recipe(TRAIN)
+    rung = []
+    monkeypatch.setattr(tasks.advance_rounds, "delay", lambda: rung.append("advance"))
+    for _ in range(2):
+        tasks.run_training(str(run.pk))
+        tasks.run_generation(str(GenerationJob.objects.get().pk))
+    assert len(rung) == 4
+    assert Checkpoint.objects.filter(run=run).count() == 1
+    assert GenerationJob.objects.get().attempt == 1
+
+
+def test_waiting_work_is_rung_for_again_and_twice_rings_twice(round, run, monkeypatch):
+    rung = []
+    for task in (tasks.run_training, tasks.run_generation):
+        monkeypatch.setattr(task, "apply_async", lambda args, expires, t=task: rung.append((t.name, args)))
+    for _ in range(2):
+        tasks.advance_rounds()
+        tasks.sweep_lost_work()
+    assert rung == [("training.tasks.run_training", [str(run.pk)])] * 4
+    claim_work(TrainingRun, run.pk, worker="somebody")
+    tasks.advance_rounds()
+    assert len(rung) == 4
+
+
+def test_a_mistake_of_the_researcher_fails_at_once_with_its_words(run, recipe):
+    recipe("result(ok=False, error='Lower batch_size.', kind='recipe'); sys.exit(2)")
+    assert (work(run).status, run.error, run.attempt) == (WorkStatus.FAILED, "Lower batch_size.", 1)
+    assert folder_of(run).is_dir()
+    assert not Checkpoint.objects.filter(run=run).exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "result(ok=False, error='KeyError: x', kind='bug'); sys.exit(1)",
+            "ended with exit code 1: KeyError: x",
+        ),
+        ("print('Segmentation fault'); sys.exit(3)", "ended with exit code 3: Segmentation fault"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9: it said nothing"),
+        ("sys.exit(0)", "ended with exit code 0: it said nothing"),
+    ],
+)
+def test_a_bug_is_tried_again_until_the_attempts_are_used_up(run, recipe, code, said):
+    recipe(code)
+    TrainingRun.objects.update(attempt_limit=2)
+    assert (work(run).status, run.attempt) == (WorkStatus.QUEUED, 1)
+    assert said in run.error
+    assert (work(run).status, run.attempt) == (WorkStatus.FAILED, 2)
+    assert said in run.error
+    assert work(run).attempt == 2
+
+
+def test_the_next_attempt_goes_on_from_what_the_last_one_published(run, recipe):
+    recipe(
+        """
+        if not (run_dir / "checkpoints").exists():
+            (run_dir / "checkpoints/step-3").mkdir(parents=True)
+            write("checkpoints/step-3/manifest.json", "{}")
+            write("metrics.jsonl", json.dumps({"step": 1, "name": "loss", "value": 5.0, "at": 0}) + "\\n")
+            sys.exit(1)
+        """
+        + TRAIN.replace("\n", "\n        ")
+    )
+    assert work(run).status == WorkStatus.QUEUED
+    assert work(run).status == WorkStatus.SUCCEEDED, run.error
+    assert (folder_of(run, 2) / "checkpoints" / "step-3" / "manifest.json").is_file()
+    told = RunMetric.objects.filter(run=run, step=1).values_list("attempt", "value")
+    assert sorted(told) == [(1, 5.0), (2, 1.0)]
+
+
+def test_a_damaged_base_is_never_trained_on(run, recipe, tmp_path):
+    recipe("write('started', '')")
+    base = store.fetch(run.inputs.get(role="base").checkpoint.digest)
+    (base / "model.safetensors").write_bytes(b"other")
+    assert work(run).status == WorkStatus.FAILED
+    assert "model.safetensors" in run.error
+    assert not (folder_of(run) / "started").exists()
+
+
+def test_a_full_disk_at_publication_fails_the_run_and_registers_nothing(run, recipe, monkeypatch):
+    recipe(TRAIN)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "_publish_local", full)
+    assert work(run).status == WorkStatus.FAILED
+    assert "No space left" in run.error
+    assert not Checkpoint.objects.filter(run=run).exists()
+
+
+WAIT = """
+signal.signal(signal.SIGTERM, lambda *_: (result(ok=False, error="stopped", kind="interrupted"), sys.exit(143)))
+write("ready", str(os.getpid()))
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def working(run, recipe, settings):
+    """A run that a worker, in a thread, is busy with: its recipe waits."""
+    settings.WORK_LEASE_SECONDS = 0.6  # a heartbeat every 0.2 seconds
+    recipe(WAIT)
+
+    def be_busy() -> None:
+        try:
+            worker.run_training(run.pk)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=be_busy)
+    thread.start()
+    ready = folder_of(run) / "ready"
+    wait_until(lambda: ready.exists() and ready.read_text() != "", "the recipe")
+    run.thread, run.recipe_pid = thread, int(ready.read_text())
+    yield run
+    TrainingRun.objects.filter(pk=run.pk).update(attempt=99)
+    thread.join()
+    assert not is_alive(run.recipe_pid)
+
+
+def test_a_cancelled_run_saves_and_stops(working):
+    request_cancel(working)
+    working.thread.join()
+    working.refresh_from_db()
+    assert working.status == WorkStatus.CANCELLED
+    assert working.result["kind"] == "interrupted"
+    assert not is_alive(working.recipe_pid)
+
+
+def test_a_worker_that_shuts_down_gives_the_run_back_without_costing_an_attempt(working):
+    worker.shutting_down.set()
+    try:
+        working.thread.join()
+    finally:
+        worker.shutting_down.clear()
+    limit = working.attempt_limit
+    working.refresh_from_db()
+    assert (working.status, working.lease_until) == (WorkStatus.QUEUED, None)
+    assert working.attempt_limit == limit + 1
+
+
+def test_a_worker_that_lost_its_lease_ends_its_recipe_and_writes_nothing(working):
+    TrainingRun.objects.filter(pk=working.pk).update(attempt=2, worker="another", progress={"step": 7})
+    before = TrainingRun.objects.values().get(pk=working.pk)
+    working.thread.join()
+    assert not is_alive(working.recipe_pid)
+    assert TrainingRun.objects.values().get(pk=working.pk) == before
+
+
+def test_a_lease_is_renewed_while_the_recipe_works(working):
+    first = TrainingRun.objects.get(pk=working.pk).lease_until
+    wait_until(lambda: TrainingRun.objects.get(pk=working.pk).lease_until > first, "a heartbeat")

@@ -1,0 +1,183 @@
+"""Forms of the training pages."""
+
+import uuid
+from datetime import UTC
+from typing import Any
+
+from django import forms
+
+from annotation.models import Contestant, Project, Prompt, Round
+from training.recipes.options import describe_options
+
+# The few options of each method that the form asks for; the others keep the recipe's defaults.
+ASKED = {"reward": ("steps", "learning_rate"), "dpo": ("steps", "learning_rate", "beta")}
+
+
+def _option_field(method: str, name: str) -> forms.Field:
+    """A field with the recipe's own default, bounds and help."""
+    described = next(option for option in describe_options(method) if option["name"] == name)
+    kind = forms.IntegerField if described["type"] == "int" else forms.FloatField
+    widget = forms.NumberInput(attrs={"step": "1" if described["type"] == "int" else "any"})
+    return kind(
+        label=name.replace("_", " ").capitalize(),
+        initial=described["default"],
+        min_value=described["low"],
+        max_value=described["high"],
+        required=False,
+        widget=widget,
+        help_text=described["help"],
+    )
+
+
+class LaunchForm(forms.Form):
+    """Everything a round needs. The hidden launch key makes a double submit one round."""
+
+    launch_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+    name = forms.CharField(
+        label="Name", max_length=120, help_text="What you will look for in lists, such as “Shorter answers”."
+    )
+    contestants = forms.ModelMultipleChoiceField(
+        label="Contestants",
+        queryset=Contestant.objects.none(),
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Who writes the completions. Annotators never learn who wrote what.",
+        error_messages={"required": "Choose at least one contestant."},
+    )
+    train_prompts = forms.IntegerField(
+        label="Train prompts",
+        min_value=0,
+        max_value=1_000_000,
+        help_text="At most this many; what training learns from.",
+    )
+    held_out_prompts = forms.IntegerField(
+        label="Held-out prompts",
+        min_value=0,
+        max_value=1_000_000,
+        help_text="At most this many; never trained on. Win rates come from these alone.",
+    )
+    samples_per_contestant = forms.IntegerField(
+        label="Samples per contestant",
+        min_value=1,
+        max_value=8,
+        help_text="Completions each contestant writes to each prompt.",
+    )
+    completions_per_comparison = forms.IntegerField(
+        label="Completions per comparison",
+        min_value=2,
+        max_value=8,
+        help_text="How many are ranked together, 2 to 8.",
+    )
+    overlap = forms.IntegerField(
+        label="Overlap", min_value=1, max_value=20, help_text="How many annotators judge each comparison."
+    )
+    audience = forms.ChoiceField(
+        label="Audience",
+        choices=Round.Audience.choices,
+        widget=forms.RadioSelect,
+        help_text="Simulated annotators rank rehearsals, and never anything else.",
+    )
+    priority = forms.IntegerField(
+        label="Priority",
+        min_value=-1000,
+        max_value=1000,
+        help_text="The higher one is ranked first while several rounds are open.",
+    )
+    deadline = forms.DateTimeField(
+        label="Deadline",
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+        input_formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"],
+        help_text="Ranking ends then at the latest (UTC). Without one it ends when all is ranked, or by a button.",
+    )
+    reward = forms.BooleanField(label="Reward model", required=False)
+    dpo = forms.BooleanField(label="DPO policy", required=False)
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        self.project = project
+        writers = project.contestants.filter(checkpoints__isnull=False).distinct().order_by("-pk")
+        prompts = {split: project.prompts.filter(split=split).count() for split in Prompt.Split.values}
+        standard = Round(
+            overlap=project.overlap, completions_per_comparison=project.completions_per_comparison
+        )
+        initial: dict[str, Any] = {
+            "contestants": list(writers[:2]),
+            "audience": Round.Audience.PEOPLE,
+            "train_prompts": min(standard.train_prompts, prompts[Prompt.Split.TRAIN]),
+            "held_out_prompts": min(standard.held_out_prompts, prompts[Prompt.Split.HELD_OUT]),
+            "reward": True,
+            "dpo": True,
+        }
+        for name in ("overlap", "completions_per_comparison", "samples_per_contestant", "priority"):
+            initial[name] = getattr(standard, name)
+        super().__init__(*args, initial={**initial, **kwargs.pop("initial", {})}, **kwargs)
+        self.fields["contestants"].queryset = writers
+        for method, names in ASKED.items():
+            for name in names:
+                self.fields[f"{method}_{name}"] = _option_field(method, name)
+
+    def method_fields(self) -> list[dict[str, Any]]:
+        """The methods with their checkboxes and options, for the template."""
+        return [
+            {"switch": self[method], "options": [self[f"{method}_{name}"] for name in names]}
+            for method, names in ASKED.items()
+        ]
+
+    def clean_deadline(self) -> Any:
+        deadline = self.cleaned_data["deadline"]
+        return deadline.astimezone(UTC) if deadline else None
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if cleaned.get("train_prompts") == 0 and (cleaned.get("reward") or cleaned.get("dpo")):
+            self.add_error(
+                "train_prompts", "Training needs train prompts. Ask for some, or train nothing in this round."
+            )
+        return cleaned
+
+    def plan(self) -> list[dict[str, Any]]:
+        """The training plan as `checked_plan` takes it."""
+        given = self.cleaned_data
+        return [
+            {
+                "step": method,
+                "method": method,
+                "options": {
+                    name: given[f"{method}_{name}"]
+                    for name in names
+                    if given.get(f"{method}_{name}") is not None
+                },
+            }
+            for method, names in ASKED.items()
+            if given[method]
+        ]
+
+    def round_fields(self) -> dict[str, Any]:
+        """What `open_round` takes beside project, user and plan."""
+        named = [
+            "name", "contestants", "launch_key", "train_prompts", "held_out_prompts", "samples_per_contestant",
+            "completions_per_comparison", "overlap", "audience", "priority", "deadline",
+        ]  # fmt: skip
+        return {name: self.cleaned_data[name] for name in named} | {
+            "contestants": list(self.cleaned_data["contestants"])
+        }
+
+
+class CompareForm(forms.Form):
+    """Which two versions to look at."""
+
+    a = forms.ModelChoiceField(label="Version A", queryset=Contestant.objects.none(), empty_label=None)
+    b = forms.ModelChoiceField(label="Version B", queryset=Contestant.objects.none(), empty_label=None)
+    split = forms.ChoiceField(
+        label="Prompts shown", required=False, choices=[("held_out", "held-out"), ("train", "train")]
+    )
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("a", "b"):
+            self.fields[name].queryset = project.contestants.order_by("-pk")
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if cleaned.get("a") and cleaned.get("a") == cleaned.get("b"):
+            self.add_error("b", "Choose two different versions.")
+        return cleaned

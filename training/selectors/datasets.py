@@ -1,0 +1,21 @@
+"""Reading a frozen dataset from the store."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from training import store
+from training.models import PreferenceDataset
+from training.preferences import ROWS_FILE, pair_lines, text_digests
+
+
+def pairs_of(dataset: PreferenceDataset, *, split: str) -> Iterator[dict[str, Any]]:
+    """The pairs of one split in TRL's preference form, as a training run would read them.
+
+    Raises DamagedArtifact and ErasedText before the first pair, not in the midst of them.
+    """
+    lines = (store.fetch(dataset.digest) / ROWS_FILE).read_text().split("\n")
+    rows = [json.loads(line) for line in lines if line]
+    wanted = [row for row in rows if row["split"] == split]
+    texts = {digest: store.get_text(digest) for digest in text_digests(wanted)}
+    return pair_lines(wanted, texts=texts, split=split)

@@ -1,0 +1,1 @@
+"""Pages of rounds, runs, checkpoints, datasets and comparisons. Each begins with the getter that authorises."""

@@ -1,0 +1,136 @@
+"""Checkpoints with everything behind them, and the datasets they learned from."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
+
+from annotation.access import Role, get_project
+from annotation.models import Project, Prompt
+from rankloop.errors import Refused
+from training.models import Checkpoint, PreferenceDataset
+from training.selectors.datasets import pairs_of
+from training.selectors.lineage import count_by_source, judgments_behind, lineage_of
+from training.services.checkpoints import register_base, register_policy
+from training.store import DamagedArtifact, ErasedText
+
+JUDGMENTS_PER_PAGE = 25
+BRIEF = "Answer in one or two short sentences, to the point."
+
+
+def get_checkpoint(request: HttpRequest, slug: str, checkpoint: int) -> tuple[Project, Checkpoint]:
+    """A checkpoint of a project that is open to the researcher; Http404 alike for a foreign and a missing one."""
+    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+    found = project.checkpoints.select_related("base", "run__round").filter(pk=checkpoint).first()
+    if found is None:
+        raise Http404("There is no such checkpoint.")
+    return project, found
+
+
+def get_dataset(request: HttpRequest, slug: str, dataset: int) -> tuple[Project, PreferenceDataset]:
+    """A dataset of such a project."""
+    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+    found = project.datasets.filter(pk=dataset).first()
+    if found is None:
+        raise Http404("There is no such dataset.")
+    return project, found
+
+
+@login_required
+def checkpoints(request: HttpRequest, slug: str) -> HttpResponse:
+    """Every checkpoint, newest first."""
+    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+    found = project.checkpoints.select_related("base", "run__round").order_by("-pk")
+    page = Paginator(found, JUDGMENTS_PER_PAGE).get_page(request.GET.get("page"))
+    context = {"project": project, "page": page, "has_base": _has_base(project)}
+    return render(request, "training/checkpoints.html", context)
+
+
+def _has_base(project: Project) -> bool:
+    return project.checkpoints.filter(kind=Checkpoint.Kind.BASE).exists()
+
+
+@login_required
+def latest_checkpoints(request: HttpRequest, slug: str) -> HttpResponse:
+    """A part of the project's overview, which annotation can't render: it knows no checkpoints."""
+    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+    context = {"project": project, "checkpoints": project.checkpoints.order_by("-pk")[:4]}
+    return render(request, "training/latest_checkpoints.html", context)
+
+
+@login_required
+@require_POST
+def add_default_base(request: HttpRequest, slug: str) -> HttpResponse:
+    """Register the installation's default model, plain and asked to be brief, so that a first round can start."""
+    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+    folder = settings.DEFAULT_MODEL
+    try:
+        base = register_base(project=project, folder=folder, name=folder.name)
+        register_policy(checkpoint=base)
+        register_policy(checkpoint=base, name=f"{base.name}, asked to be brief", system_prompt=BRIEF)
+        messages.success(request, f"{base.name} is registered, with two contestants to begin with.")
+    except Refused as error:
+        messages.error(request, str(error))
+    return redirect("new-round" if "then-launch" in request.POST else "checkpoints", slug)
+
+
+@login_required
+def checkpoint_page(request: HttpRequest, slug: str, checkpoint: int) -> HttpResponse:
+    """One checkpoint and its lineage, down to each judgment."""
+    project, found = get_checkpoint(request, slug, checkpoint)
+    lineage = lineage_of(found)
+    judgments = judgments_behind(lineage.datasets)
+    page = Paginator(judgments, JUDGMENTS_PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "project": project,
+        "checkpoint": found,
+        "lineage": lineage,
+        "sources": count_by_source(judgments),
+        "page": page,
+        "contestants": found.contestants.order_by("pk"),
+        "adapters": found.adapters.order_by("-pk")[:20],
+        "evaluations": found.evaluations.select_related("round").order_by("pk"),
+    }
+    return render(request, "training/checkpoint.html", context)
+
+
+@login_required
+def dataset_page(request: HttpRequest, slug: str, dataset: int) -> HttpResponse:
+    """One frozen dataset: what is in it and who learned from it."""
+    project, found = get_dataset(request, slug, dataset)
+    context = {
+        "project": project,
+        "dataset": found,
+        "rounds": found.rounds.order_by("number"),
+        "runs": [item.run for item in found.used_by.select_related("run__round", "run__checkpoint")],
+    }
+    return render(request, "training/dataset.html", context)
+
+
+@login_required
+def dataset_pairs(request: HttpRequest, slug: str, dataset: int, split: str) -> HttpResponse:
+    """The pairs of a split as JSONL in TRL's preference form."""
+    project, found = get_dataset(request, slug, dataset)
+    if split not in Prompt.Split.values:
+        raise Http404("There is no such split.")
+    try:
+        pairs = pairs_of(found, split=split)
+    except (DamagedArtifact, ErasedText) as error:
+        messages.error(request, f"The pairs can't be given out. {error}")
+        return redirect("dataset", slug, dataset)
+    response = StreamingHttpResponse(_jsonl(pairs), content_type="application/jsonl; charset=utf-8")
+    name = f"{project.slug}-{found.digest[:12]}-{split}.jsonl"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+def _jsonl(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield json.dumps(row, ensure_ascii=False) + "\n"
