@@ -5,6 +5,8 @@ from typing import Any
 
 # Goes up when the derivation changes, and is kept with every run that used it.
 PAIRS_VERSION = 1
+# The file of a dataset in the store that holds its rows, one JSON object a line.
+ROWS_FILE = "rankings.jsonl"
 
 Row = Mapping[str, Any]
 

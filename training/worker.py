@@ -22,9 +22,8 @@ from annotation.models import Completion
 from training import store
 from training.models import Checkpoint, GenerationJob, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.models.work import Work
-from training.preferences import PAIRS_VERSION, pair_lines, text_digests
+from training.preferences import PAIRS_VERSION, ROWS_FILE, pair_lines, text_digests
 from training.services.checkpoints import checkpoint_of, register_result
-from training.services.snapshots import ROWS_FILE
 from training.services.work import LeaseLost, claim_work, end_work, lock_held, renew_work, write_held
 from training.supervisor import Recipe, carry_over, read_log
 

@@ -92,7 +92,7 @@ def load(comparisons: int) -> None:
     from annotation.services.members import add_member, open_project
     from rankloop.accounts.models import User
 
-    words = "tea water leaf steep pour warm cup minutes before after gently because kettle often then with".split()
+    words = ("tea", "water", "leaf", "steep", "pour", "warm", "cup", "minutes", "before", "gently", "kettle", "then")
     draw = random.Random(0)
 
     def text(length: int) -> str:
@@ -141,7 +141,13 @@ def drive(port: int, annotators: int, cycles: int) -> tuple[float, list[Record]]
 
     In a process of its own, as the clients' work should cost the server nothing but its share of the cores.
     """
-    program = [sys.executable, "-m", "tests.benchmarks.bench_annotate", "--drive", f"{port},{annotators},{cycles}"]
+    program = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.bench_annotate",
+        "--drive",
+        f"{port},{annotators},{cycles}",
+    ]
     answer = json.loads(subprocess.run(program, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     return answer["seconds"], [Record(**record) for record in answer["records"]]
 
@@ -169,8 +175,12 @@ def check_rows(acknowledged: list[str]) -> dict[str, int]:
 
     from annotation.models import Comparison, Judgment
 
-    counted = Comparison.objects.annotate(counted=Count("judgments"), people=Count("judgments__annotator", distinct=True))
-    over = counted.filter(counted__gt=F("round__overlap")).count() + counted.exclude(counted=F("people")).count()
+    counted = Comparison.objects.annotate(
+        counted=Count("judgments"), people=Count("judgments__annotator", distinct=True)
+    )
+    over = (
+        counted.filter(counted__gt=F("round__overlap")).count() + counted.exclude(counted=F("people")).count()
+    )
     keys = [str(key) for key in Judgment.objects.values_list("submission_key", flat=True)]
     return {
         "over_assigned": over,
@@ -257,7 +267,9 @@ def nothing_left(port: int, annotator: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer cycles")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--comparisons", type=int, default=20_000)
@@ -268,7 +280,10 @@ def main() -> None:
 
     from deploy.local.stack import Stack
 
-    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as home, Stack(Path(home), 0, parts=["web"]) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="rankloop-bench-") as home,
+        Stack(Path(home), 0, parts=["web"]) as stack,
+    ):
         os.environ.update(stack.environ)
         _set_up_django()
         start = time.perf_counter()
@@ -314,7 +329,19 @@ def _measure(stack: Any, *, quick: bool) -> dict[str, Any]:
 
 def _print(figures: dict[str, Any]) -> None:
     row: Callable[..., None] = lambda *cells: print("".join(f"{cell!s:>14}" for cell in cells))  # noqa: E731
-    row("annotators", "cycles/s", "claim p50", "p95", "p99", "submit p50", "p95", "p99", "over", "lost", "doubled")
+    row(
+        "annotators",
+        "cycles/s",
+        "claim p50",
+        "p95",
+        "p99",
+        "submit p50",
+        "p95",
+        "p99",
+        "over",
+        "lost",
+        "doubled",
+    )
     for run in figures["runs"]:
         row(
             run["annotators"],
@@ -325,7 +352,9 @@ def _print(figures: dict[str, Any]) -> None:
             run["lost"],
             run["doubled"],
         )
-    print(f"claim + submit by bare psycopg, one connection: {figures['bare_psycopg_cycles_per_second']} cycles/s")
+    print(
+        f"claim + submit by bare psycopg, one connection: {figures['bare_psycopg_cycles_per_second']} cycles/s"
+    )
     print(f"claim with nothing left: {figures['nothing_left_claim_ms']} ms")
 
 
