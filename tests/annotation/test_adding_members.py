@@ -10,7 +10,9 @@ from tests.cast import add_simulated, assemble
 pytestmark = pytest.mark.django_db
 
 
-def test_a_new_person_gets_an_account_whose_password_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_person_gets_an_account_whose_password_is_printed_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     cast = assemble()
     call_command("add_member", "tea", "carla", "annotator")
     password = capsys.readouterr().out.strip().rsplit(" ", 1)[-1]

@@ -403,3 +403,11 @@ def test_no_other_answer_tells_who_wrote_what(cast, anna, telling_ids):
     page = answers[-1].content.decode()
     assert "zebra-model" not in page
     assert not re.findall(r"731\d{7}", page)
+
+
+def test_json_nested_too_deeply_is_refused_and_not_our_failure(client):
+    cast = assemble()
+    client.force_login(cast.anna)
+    answer = client.post("/api/v1/projects/tea/claim", "[" * 100_000, content_type="application/json")
+    assert answer.status_code == 400
+    assert "nested" in answer.json()["detail"]

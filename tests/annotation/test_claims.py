@@ -18,6 +18,7 @@ from annotation.services.claims import (
     skip_comparison,
 )
 from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.members import open_project
 from annotation.tasks import expire_leases as expire_leases_task
 from rankloop.errors import Conflict, Refused
 from tests.cast import Cast, add_simulated, assemble, open_ranking
@@ -147,8 +148,6 @@ def test_a_slot_reserved_for_one_annotator_is_given_to_nobody_else(cast):
 
 def test_work_of_another_project_is_never_given(cast):
     open_ranking(cast)
-    from annotation.services.members import open_project
-
     other = open_project(slug="coffee", name="Coffee", user=cast.anna)
     assert claim_comparison(project=other, annotator=cast.anna) is None
 
@@ -307,6 +306,15 @@ def test_what_others_give_back_behind_ones_own_position_is_still_found(cast):
         submit(claim(cast, cast.anna))
     skip_comparison(assignment=early, reason="")
     assert claim(cast, cast.anna).comparison_id == early.comparison_id
+
+
+def test_what_one_skipped_oneself_does_not_stand_before_what_others_gave_back(cast):
+    open_ranking(cast, comparisons=3, overlap=1)
+    mine, bens = claim(cast, cast.anna), claim(cast, cast.ben)
+    skip_comparison(assignment=mine, reason="")
+    submit(claim(cast, cast.anna))
+    release_comparison(assignment=bens)
+    assert claim(cast, cast.anna).comparison_id == bens.comparison_id
 
 
 # --- fetching ahead ---

@@ -34,6 +34,11 @@ def problems(content: bytes | str, file: str = "tea.jsonl") -> list[str]:
     return caught.value.problems
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["role", "content"]), inner),
+)
+
 # --- what is read ---
 
 
@@ -196,7 +201,7 @@ def test_every_bad_row_is_named_but_not_hundreds_of_them():
     assert said.endswith("Nothing was imported.")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["role", "content"]), x)))  # fmt: skip
+@given(json_values)
 def test_whatever_a_prompt_is_it_is_a_conversation_or_a_field_error(value):
     try:
         messages = checked_messages(value)

@@ -133,7 +133,8 @@ def test_a_picture_is_never_fetched():
 
 def test_markdown_is_shown_as_people_expect_it():
     html = safe_html(
-        "# Tea\n\nSteep **three** *minutes*, ~~four~~.\nThen `stir`.\n\n3. one\n4. two\n\n- a\n- b\n\n> quoted\n\n---\n\n"
+        "# Tea\n\nSteep **three** *minutes*, ~~four~~.\nThen `stir`.\n\n3. one\n4. two\n\n- a\n- b\n\n"
+        "> quoted\n\n---\n\n"
         '```python\nx < 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n[more](https://tea.example "About tea")\n'
     )
     tags = [tag for tag, _ in parsed(html).tags]

@@ -5,6 +5,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from django.db.models import ProtectedError
 from django.utils import timezone
 
 from annotation.models import Assignment, Comparison, Completion, Judgment, Prompt, Round
@@ -150,10 +151,11 @@ def test_only_the_rounds_own_samples_are_compared(cast):
     round = opened(cast)
     stray = add_contestants(cast, "stranger")[0]
     write(round, [stray])
-    earlier = Completion.objects.first()
-    Completion.objects.create(
-        prompt=earlier.prompt, contestant=earlier.contestant, sample_index=99, text="from another round"
-    )
+    prompt = round.prompts.first()
+    for contestant in round.contestants.all():
+        Completion.objects.create(
+            prompt=prompt, contestant=contestant, sample_index=99, text=f"{contestant}, in another round"
+        )
     open_comparisons(round=round)
     shown = Completion.objects.filter(comparisons__round=round)
     assert shown.count() == 12
@@ -317,8 +319,6 @@ def test_the_same_source_is_the_same_contestant_and_keeps_its_name(cast):
 def test_prompts_and_comparisons_of_rounds_cannot_be_deleted_under_judgments(cast):
     open_ranking(cast, comparisons=1)
     judgment = judge(claim_comparison(project=cast.project, annotator=cast.anna))
-    from django.db.models import ProtectedError
-
     for row in (judgment.assignment, judgment.comparison, judgment.slot, cast.anna, Prompt.objects.get()):
         with pytest.raises(ProtectedError):
             row.delete()

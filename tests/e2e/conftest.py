@@ -1,11 +1,13 @@
 """A real browser on a real server. Without Debian's chromium these tests are passed over, or fail when told to."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -63,4 +65,19 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield open_
     for context in contexts:
         context.close()
+    wait_until_served()
     assert troubles == []
+
+
+def wait_until_served() -> None:
+    """Pages send a last request as they close; emptying the tables beneath it would be a deadlock."""
+    busy = """SELECT count(*) FROM pg_stat_activity
+              WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"""
+    quiet = 0
+    for _ in range(50):
+        with connection.cursor() as cursor:
+            cursor.execute(busy)
+            quiet = quiet + 1 if cursor.fetchone()[0] == 0 else 0
+        if quiet == 3:
+            return
+        time.sleep(0.1)

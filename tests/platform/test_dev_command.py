@@ -118,8 +118,16 @@ def test_manage_and_test_hand_over_every_argument_as_it_is() -> None:
         assert dev.command_line(options)[-len(arguments) :] == arguments
 
 
-def test_the_test_suite_runs_quietly_unless_told_otherwise() -> None:
-    assert dev.command_line(dev.parse(["test"]))[1:] == ["-m", "pytest", "-q"]
+def test_the_whole_test_suite_runs_in_two_processes_and_a_part_of_it_as_asked() -> None:
+    assert dev.command_line(dev.parse(["test"]))[1:] == [
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+    ]
     assert dev.command_line(dev.parse(["test", "-k", "lease"]))[1:] == ["-m", "pytest", "-k", "lease"]
 
 

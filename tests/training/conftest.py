@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.cast import Cast, assemble
-from tests.training.stage import add_base
+from annotation.models import Round
+from tests.cast import Cast, add_prompts, assemble
+from tests.training.stage import PLAN, PROMPTS, add_base, draft
 from training.models import Checkpoint
 
 
@@ -30,3 +31,10 @@ def cast(db) -> Cast:
 def base(cast, stored, tmp_path) -> Checkpoint:
     """A base checkpoint that is only files."""
     return add_base(cast, tmp_path / "base")
+
+
+@pytest.fixture
+def round(cast, base) -> Round:
+    """A draft with prompts to work on and both methods in its plan."""
+    add_prompts(cast, PROMPTS)
+    return draft(cast, base, training_plan=PLAN)

@@ -14,11 +14,12 @@ from tests.cast import Cast
 from training import store
 from training.models import Checkpoint, GenerationJob, TrainingRun, WorkStatus
 from training.services.checkpoints import register_base, register_policy, register_result
-from training.services.rounds import open_round
+from training.services.rounds import advance_round, launch_round, open_round
 from training.services.work import claim_work, end_work
 from training.worker import KIND_OF_METHOD
 
 PLAN = [{"method": "reward"}, {"method": "dpo"}]
+PROMPTS = 20
 
 
 def base_folder(folder: Path, *, weights: bytes = b"weights", config: Any = None) -> Path:
@@ -98,3 +99,35 @@ def train(round: Round, folder: Path) -> None:
             base=run.inputs.get(role="base").checkpoint,
             metrics={"accuracy": 0.7},
         )
+
+
+def status_of(round: Round) -> str:
+    """The status the row has now."""
+    round.refresh_from_db()
+    return round.status
+
+
+def advance(round: Round) -> str:
+    """Carry a round on once; the status it has then."""
+    advance_round(round_id=round.pk)
+    return status_of(round)
+
+
+def launch(round: Round) -> None:
+    """Launch a round as whoever opened it."""
+    launch_round(round=round, user=round.created_by)
+
+
+def to_ranking(round: Round) -> None:
+    """Take a draft to where annotators rank."""
+    launch(round)
+    advance(round)
+    generate(round)
+    assert advance(round) == "ranking", round.failure
+
+
+def to_training(cast: Cast, round: Round, annotators: Sequence[User] = ()) -> None:
+    """Take a draft to where its runs wait for a worker."""
+    to_ranking(round)
+    rank(cast, annotators or [cast.anna, cast.ben])
+    assert advance(round) == "training", round.failure

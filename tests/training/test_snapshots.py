@@ -18,8 +18,8 @@ from tests.together import together
 from tests.training.stage import PLAN, draft, rank
 from training import store, worker
 from training.models import DatasetMember, PreferenceDataset, TrainingRun, WorkStatus
-from training.services.runs import FEWEST_PAIRS, queue_training
 from training.preferences import ROWS_FILE
+from training.services.runs import FEWEST_PAIRS, queue_training
 from training.services.snapshots import snapshot_rounds, sources_of
 
 

@@ -210,3 +210,11 @@ def test_the_canonical_form_does_not_depend_on_the_order_of_keys():
         == '{"a":"ü","b":1}'.encode()
     )
     assert json.loads(store.canonical({"a": [1, None]})) == {"a": [1, None]}
+
+
+def test_an_erased_text_stays_erased_when_it_is_put_again():
+    digest = store.put_text("Steep it for three minutes.")
+    store.erase_text(digest)
+    assert store.put_text("Steep it for three minutes.") == digest
+    with pytest.raises(store.ErasedText):
+        store.get_text(digest)

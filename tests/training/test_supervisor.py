@@ -170,7 +170,7 @@ def test_lines_are_read_once_and_a_torn_last_line_waits_for_its_end(run_dir):
     with file.open("a") as more:
         more.write('ber"}\n')
     assert list(reader.read_lines("metrics.jsonl")) == [{"text": "über"}]
-    assert list(Recipe("dpo", run_dir).read_lines("metrics.jsonl"))[0] == {"step": 1}
+    assert next(Recipe("dpo", run_dir).read_lines("metrics.jsonl")) == {"step": 1}
 
 
 def test_two_files_are_followed_apart(run_dir):

@@ -1,6 +1,5 @@
 """The driver carries a round from launch to close, on a tiny random model, step by step in this process."""
 
-
 import uuid
 
 import pytest

@@ -1,6 +1,8 @@
 """What a worker does with a row: claim, run the recipe, take in what it writes, publish, end. The recipe is a stub."""
 
 import json
+import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -234,24 +236,29 @@ def working(run, recipe, settings):
     wait_until(lambda: ready.exists() and ready.read_text() != "", "the recipe")
     run.thread, run.recipe_pid = thread, int(ready.read_text())
     yield run
-    TrainingRun.objects.filter(pk=run.pk).update(attempt=99)
+    if is_alive(run.recipe_pid):
+        TrainingRun.objects.filter(pk=run.pk).update(attempt=99)
+        os.kill(run.recipe_pid, signal.SIGKILL)
     thread.join()
-    assert not is_alive(run.recipe_pid)
+
+
+def wait_for_the_worker(working) -> None:
+    wait_until(lambda: not working.thread.is_alive(), "the worker")
+    assert not is_alive(working.recipe_pid)
 
 
 def test_a_cancelled_run_saves_and_stops(working):
     request_cancel(working)
-    working.thread.join()
+    wait_for_the_worker(working)
     working.refresh_from_db()
     assert working.status == WorkStatus.CANCELLED
     assert working.result["kind"] == "interrupted"
-    assert not is_alive(working.recipe_pid)
 
 
 def test_a_worker_that_shuts_down_gives_the_run_back_without_costing_an_attempt(working):
     worker.shutting_down.set()
     try:
-        working.thread.join()
+        wait_for_the_worker(working)
     finally:
         worker.shutting_down.clear()
     limit = working.attempt_limit
@@ -263,8 +270,7 @@ def test_a_worker_that_shuts_down_gives_the_run_back_without_costing_an_attempt(
 def test_a_worker_that_lost_its_lease_ends_its_recipe_and_writes_nothing(working):
     TrainingRun.objects.filter(pk=working.pk).update(attempt=2, worker="another", progress={"step": 7})
     before = TrainingRun.objects.values().get(pk=working.pk)
-    working.thread.join()
-    assert not is_alive(working.recipe_pid)
+    wait_for_the_worker(working)
     assert TrainingRun.objects.values().get(pk=working.pk) == before
 
 
