@@ -92,7 +92,20 @@ def load(comparisons: int) -> None:
     from annotation.services.members import add_member, open_project
     from rankloop.accounts.models import User
 
-    words = ("tea", "water", "leaf", "steep", "pour", "warm", "cup", "minutes", "before", "gently", "kettle", "then")
+    words = (
+        "tea",
+        "water",
+        "leaf",
+        "steep",
+        "pour",
+        "warm",
+        "cup",
+        "minutes",
+        "before",
+        "gently",
+        "kettle",
+        "then",
+    )
     draw = random.Random(0)
 
     def text(length: int) -> str:

@@ -1,0 +1,103 @@
+"""Run folders for tests, and two ways to run them: in this process, and as the supervisor does."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from training.recipes.run_dir import open_run
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = [
+    "time",
+    "light",
+    "water",
+    "stone",
+    "river",
+    "bird",
+    "house",
+    "wind",
+    "road",
+    "tree",
+    "cloud",
+    "rain",
+    "book",
+    "song",
+]
+TRAINING_OPTIONS = {"steps": 6, "batch_size": 12, "save_steps": 2, "learning_rate": 0.01, "warmup_steps": 0}
+
+
+def some_pairs(rankings: int, seed: int) -> list[dict[str, Any]]:
+    """All six pairs of each of some rankings of four completions; the shorter a completion, the better."""
+    rng = random.Random(seed)
+    pairs = []
+    for number in range(rankings):
+        prompt = [{"role": "user", "content": f"Say something about {rng.choice(WORDS)} {number}."}]
+        texts = [" ".join(rng.choices(WORDS, k=count)) for count in (2, 4, 6, 8)]
+        for better in range(4):
+            for worse in range(better + 1, 4):
+                pairs.append(
+                    {
+                        "prompt": prompt,
+                        "chosen": [{"role": "assistant", "content": texts[better]}],
+                        "rejected": [{"role": "assistant", "content": texts[worse]}],
+                        "ranking": f"ranking {seed}-{number}",
+                        "weight": 1.0,
+                        "prompt_id": f"prompt {seed}-{number}",
+                    }
+                )
+    return pairs
+
+
+def make_training_run(folder: Path, method: str, base: Path, **changes: Any) -> Path:
+    """A RUN_DIR for a LoRA recipe on pairs. `changes` go into config.json, options into the usual ones."""
+    folder.mkdir(parents=True)
+    write_pairs(folder / "train.jsonl", some_pairs(rankings=8, seed=1))
+    write_pairs(folder / "held_out.jsonl", some_pairs(rankings=4, seed=2))
+    config = {
+        "method": method,
+        "base": str(base),
+        "parent": None,
+        "seed": 7,
+        "threads": 1,
+        "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
+    } | changes
+    config["options"] = TRAINING_OPTIONS | changes.get("options", {})
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def write_pairs(path: Path, pairs: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+
+
+def run_here(folder: Path) -> dict[str, Any]:
+    """Run a recipe in this process, which saves the seconds its imports take; returns its metrics."""
+    method = json.loads((folder / "config.json").read_text())["method"]
+    return import_module(f"training.recipes.{method}").main(open_run(folder, method))
+
+
+def start(folder: Path, **popen: Any) -> subprocess.Popen:
+    """Start a recipe as the supervisor does, its output in log.txt."""
+    method = json.loads((folder / "config.json").read_text())["method"]
+    with (folder / "log.txt").open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"training.recipes.{method}", str(folder)],
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            **popen,
+        )
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

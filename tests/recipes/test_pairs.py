@@ -1,0 +1,94 @@
+"""Preference pairs: what is refused, and in which order they are learnt from."""
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.recipes.runs import some_pairs, write_pairs
+from training.recipes.pairs import Pair, read_pairs, systematic_sample, training_order
+from training.recipes.run_dir import RecipeError
+
+
+def pair(ranking: str, weight: float = 1.0) -> Pair:
+    return Pair([], [], [], ranking, weight, ranking)
+
+
+def test_pairs_are_read_as_they_were_written(tmp_path):
+    write_pairs(tmp_path / "train.jsonl", some_pairs(rankings=2, seed=1))
+    pairs = read_pairs(tmp_path / "train.jsonl")
+    assert len(pairs) == 12
+    assert (pairs[0].ranking, pairs[0].weight, pairs[0].prompt_id) == ("ranking 1-0", 1.0, "prompt 1-0")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"chosen": "text"}, "chosen"),
+        ({"prompt": []}, "prompt"),
+        ({"rejected": [{"role": "assistant"}]}, "rejected"),
+        ({"weight": 0}, "weight"),
+        ({"weight": "heavy"}, "weight"),
+    ],
+)
+def test_a_malformed_pair_names_file_line_and_field(tmp_path, change, named):
+    good = some_pairs(rankings=1, seed=1)
+    write_pairs(tmp_path / "train.jsonl", [good[0], good[1] | change])
+    with pytest.raises(RecipeError, match=rf"train.jsonl, line 2.*{named}"):
+        read_pairs(tmp_path / "train.jsonl")
+
+
+def test_a_pair_of_equal_completions_is_refused(tmp_path):
+    same = some_pairs(rankings=1, seed=1)[0]
+    write_pairs(tmp_path / "train.jsonl", [same | {"rejected": same["chosen"]}])
+    with pytest.raises(RecipeError, match="the same"):
+        read_pairs(tmp_path / "train.jsonl")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_file_without_pairs_says_to_collect_judgments(tmp_path, content):
+    (tmp_path / "train.jsonl").write_text(content)
+    with pytest.raises(RecipeError, match="Collect judgments"):
+        read_pairs(tmp_path / "train.jsonl")
+
+
+def test_text_that_is_not_json_names_its_line(tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps(some_pairs(1, 1)[0]) + "\n{oops\n")
+    with pytest.raises(RecipeError, match="line 2: not JSON"):
+        read_pairs(tmp_path / "train.jsonl")
+
+
+def test_the_pairs_of_a_ranking_stay_together_and_each_comes_once_a_pass():
+    pairs = [pair(f"r{i % 5}") for i in range(20)]
+    order = training_order(pairs, 20, seed=3)
+    assert sorted(order) == list(range(20))
+    rankings = [pairs[i].ranking for i in order]
+    assert all(len(set(rankings[start : start + 4])) == 1 for start in range(0, 20, 4))
+
+
+def test_the_order_depends_on_the_seed_and_on_nothing_else():
+    pairs = [pair(f"r{i // 3}") for i in range(30)]
+    assert training_order(pairs, 50, seed=1) == training_order(pairs, 50, seed=1)
+    assert training_order(pairs, 50, seed=1) != training_order(pairs, 50, seed=2)
+
+
+def test_a_ranking_of_weight_two_comes_twice_as_often():
+    pairs = [pair("light"), pair("heavy", 2.0), pair("plain", 1.0)]
+    seen = Counter(training_order(pairs, 400, seed=1))
+    assert seen[1] == pytest.approx(200, abs=12)
+    assert seen[0] == pytest.approx(100, abs=12)
+
+
+@given(
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=30),
+    st.integers(1, 60),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_a_systematic_sample_gives_each_its_due(weights, count, offset):
+    drawn = Counter(systematic_sample(weights, count, offset))
+    assert sum(drawn.values()) == count
+    for index, weight in enumerate(weights):
+        due = count * weight / sum(weights)
+        assert due - 1.001 <= drawn[index] <= due + 1.001

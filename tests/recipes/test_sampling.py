@@ -1,0 +1,193 @@
+"""Completions: the plan, the texts, the adapters, and what a resumed run does again."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipes.runs import result_of, run_here, start
+from training.recipes.run_dir import RecipeError
+from training.recipes.sampling import plan_batches
+
+PROMPTS = [{"id": f"p{i}", "messages": [{"role": "user", "content": "word " * i}]} for i in range(5)]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model, tmp_path_factory) -> list[Path]:
+    """Two LoRA adapters of the tiny model with weights that make themselves heard."""
+    import torch
+    from peft import TaskType, get_peft_model
+
+    from training.recipes import loading
+
+    folders = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        policy = loading.load_policy(tiny_model, loading.load_tokenizer(tiny_model))
+        adapted = get_peft_model(policy, loading.lora_config(4, 32, TaskType.CAUSAL_LM))
+        for name, weights in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weights, std=0.5)
+        folders.append(tmp_path_factory.mktemp("adapter"))
+        adapted.save_pretrained(folders[-1])
+    return folders
+
+
+def contestant(name: str, adapter: Path | None = None, **decoding: Any) -> dict[str, Any]:
+    return {
+        "id": name,
+        "adapter": adapter and str(adapter),
+        "system_prompt": "",
+        "decoding": {"max_new_tokens": 8, **decoding},
+    }
+
+
+def make_run(folder: Path, base: Path, contestants: list[dict[str, Any]], **changes: Any) -> Path:
+    folder.mkdir()
+    config = {
+        "method": "sampling",
+        "base": str(base),
+        "seed": 5,
+        "threads": 1,
+        "contestants": contestants,
+        "prompts": PROMPTS,
+        "samples": 2,
+        "options": {"batch_size": 4},
+    }
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def completions_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
+
+
+def texts_of(folder: Path, contestant: str) -> list[str]:
+    rows = [row for row in completions_of(folder) if row["contestant"] == contestant]
+    return [row["text"] for row in sorted(rows, key=lambda row: (row["prompt"], row["sample"]))]
+
+
+def test_the_plan_puts_every_row_in_one_batch_longest_first():
+    plan = plan_batches("a", {"short": 3, "long": 30, "middle": 10}, samples=2, batch_size=4, seed=1)
+    assert [row for batch in plan for row in batch.rows] == [
+        ("long", 0),
+        ("long", 1),
+        ("middle", 0),
+        ("middle", 1),
+        ("short", 0),
+        ("short", 1),
+    ]
+    assert [len(batch.rows) for batch in plan] == [4, 2]
+
+
+def test_the_plan_is_a_pure_function_and_every_batch_has_its_own_seed():
+    lengths = {f"p{i}": i % 7 for i in range(50)}
+    plan = plan_batches("a", lengths, 2, 8, seed=1)
+    assert plan == plan_batches("a", dict(reversed(lengths.items())), 2, 8, seed=1)
+    others = plan_batches("b", lengths, 2, 8, seed=1) + plan_batches("a", lengths, 2, 8, seed=2)
+    seeds = [batch.seed for batch in plan + others]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_each_contestant_answers_each_prompt_as_often_as_asked(tiny_model, tmp_path):
+    folder = make_run(tmp_path / "run", tiny_model, [contestant("a"), contestant("b", temperature=0.0)])
+    assert start(folder).wait() == 0
+    rows = completions_of(folder)
+    assert Counter((row["contestant"], row["prompt"]) for row in rows) == {
+        (who, prompt["id"]): 2 for who in "ab" for prompt in PROMPTS
+    }
+    assert all(1 <= row["tokens"] <= 8 for row in rows)
+    assert all(row["finished"] or row["tokens"] == 8 for row in rows)
+    metrics = result_of(folder)["metrics"]
+    assert (metrics["completions"], metrics["tokens"]) == (20, sum(row["tokens"] for row in rows))
+    assert json.loads((folder / "progress.json").read_text()) == {"step": 6, "of": 6, "phase": "sampling"}
+    greedy = texts_of(folder, "b")
+    assert greedy[0::2] == greedy[1::2]
+    sampled = texts_of(folder, "a")
+    assert sampled[0::2] != sampled[1::2]
+
+
+def test_the_same_seed_gives_the_same_texts_and_another_seed_others(tiny_model, tmp_path):
+    texts = []
+    for name, seed in (("first", 5), ("again", 5), ("other", 6)):
+        folder = make_run(tmp_path / name, tiny_model, [contestant("a")], seed=seed)
+        run_here(folder)
+        texts.append(texts_of(folder, "a"))
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+
+
+def test_a_resumed_run_skips_whole_batches_and_makes_the_others_again_to_the_same_texts(tiny_model, tmp_path):
+    whole = make_run(tmp_path / "whole", tiny_model, [contestant("a")])
+    run_here(whole)
+    lines = (whole / "completions.jsonl").read_text().splitlines(keepends=True)
+    resumed = make_run(tmp_path / "resumed", tiny_model, [contestant("a")])
+    stranger = json.dumps(json.loads(lines[0]) | {"seed": 1}) + "\n"
+    torn = lines[6][:30]  # of the second batch, which is made again as a whole
+    (resumed / "completions.jsonl").write_text("".join([stranger, *lines[:6], torn]))
+    metrics = run_here(resumed)
+    assert (metrics["resumed_batches"], metrics["made"]) == (1, 6)
+    assert completions_of(resumed) == completions_of(whole)
+
+
+def test_adapters_are_swapped_on_one_base_and_leave_no_trace(tiny_model, tmp_path, adapters):
+    first, second = adapters
+    everyone = [
+        contestant("one", first),
+        contestant("base"),
+        contestant("two", second),
+        contestant("one again", first),
+    ]
+    together = make_run(
+        tmp_path / "together", tiny_model, [dict(c, decoding={"temperature": 0.0}) for c in everyone]
+    )
+    run_here(together)
+    assert texts_of(together, "one") == texts_of(together, "one again")
+    texts = {name: texts_of(together, name) for name in ("one", "base", "two")}
+    assert texts["one"] != texts["base"] != texts["two"] != texts["one"]
+    for name, adapter in (("base", None), ("two", second)):
+        alone = make_run(
+            tmp_path / name, tiny_model, [contestant(name, adapter) | {"decoding": {"temperature": 0.0}}]
+        )
+        run_here(alone)
+        assert texts_of(alone, name) == texts[name]
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_by_name(tiny_model, tmp_path):
+    long = [{"id": "saga", "messages": [{"role": "user", "content": "x" * 1010}]}]
+    folder = make_run(tmp_path / "run", tiny_model, [contestant("a")], prompts=long)
+    with pytest.raises(RecipeError, match=r"Prompt saga has \d+ tokens.*1024"):
+        run_here(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"contestants": []}, "at least one contestant"),
+        ({"samples": 0}, "at least one"),
+        ({"prompts": PROMPTS * 2}, "share an id"),
+        ({"contestants": [{"adapter": None}]}, "'id'"),
+        ({"contestants": [contestant("a", temperature=9.0)]}, "temperature"),
+        ({"options": {"batch": 3}}, "no option 'batch'"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(tiny_model, tmp_path, changes, named):
+    folder = make_run(tmp_path / "run", tiny_model, **({"contestants": [contestant("a")]} | changes))
+    with pytest.raises(RecipeError, match=named):
+        run_here(folder)
+
+
+def test_a_reward_model_cannot_write(tiny_model, tmp_path, adapters):
+    config = json.loads((adapters[0] / "adapter_config.json").read_text()) | {"task_type": "SEQ_CLS"}
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "adapter_config.json").write_text(json.dumps(config))
+    (wrong / "adapter_model.safetensors").write_bytes(
+        (adapters[0] / "adapter_model.safetensors").read_bytes()
+    )
+    folder = make_run(tmp_path / "run", tiny_model, [contestant("a", wrong)])
+    with pytest.raises(RecipeError, match="a reward model"):
+        run_here(folder)

@@ -1,0 +1,253 @@
+"""Reward model and DPO on a tiny random model: they learn, they resume to the same weights, they say what is wrong."""
+
+import errno
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.runs import (
+    make_training_run,
+    metrics_of,
+    result_of,
+    run_here,
+    some_pairs,
+    start,
+    write_pairs,
+)
+from training.recipes.run_dir import RecipeError, explain, find_damage, open_run
+
+METHODS = ("reward", "dpo")
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "output" / "adapter_model.safetensors").read_bytes()
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    found = [f for f in folder.glob("checkpoints/step-*") if find_damage(f) is None]
+    return sorted(found, key=lambda f: int(f.name[5:]))
+
+
+def wait_for_checkpoint(folder: Path, process) -> None:
+    while not checkpoints_of(folder):
+        assert process.poll() is None, (folder / "log.txt").read_text()
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def finished(request, tiny_model, tmp_path_factory) -> tuple[str, Path, dict]:
+    """(method, RUN_DIR, metrics) of an uninterrupted run."""
+    folder = make_training_run(tmp_path_factory.mktemp("finished") / "run", request.param, tiny_model)
+    return request.param, folder, run_here(folder)
+
+
+def test_it_learns_and_says_how_well_on_held_out_pairs(finished):
+    method, _, metrics = finished
+    assert metrics["accuracy"] > metrics["at_start"]["accuracy"]
+    low, high = metrics["interval"]
+    assert low <= metrics["accuracy"] <= high
+    assert (metrics["pairs"], metrics["train_pairs"]) == (24, 48)
+    assert metrics["margin"] > metrics["at_start"]["margin"]
+    assert metrics["last_loss"] < metrics["first_loss"]
+    if method == "dpo":
+        assert metrics["first_loss"] == pytest.approx(0.6931, abs=1e-3)
+        assert metrics["at_start"]["accuracy"] == 0.5
+    else:
+        assert metrics["length_baseline"] | {"interval": None} == {
+            "accuracy": 1.0,
+            "interval": None,
+            "pairs": 24,
+            "prefers": "shorter",
+        }
+
+
+def test_its_measurements_can_be_followed_live(finished):
+    _, folder, _ = finished
+    seen = {(line["name"], line["step"]) for line in metrics_of(folder)}
+    for name in ("loss", "learning_rate", "grad_norm", "accuracy", "margin"):
+        assert {(name, step) for step in range(1, 7)} <= seen
+    for name in ("accuracy", "accuracy_low", "accuracy_high", "margin"):
+        assert {(f"held_out/{name}", 0), (f"held_out/{name}", 6)} <= seen
+    assert json.loads((folder / "progress.json").read_text()) == {"step": 6, "of": 6, "phase": "saving"}
+
+
+def test_its_output_holds_weights_and_no_path_of_this_machine(finished, tiny_model):
+    method, folder, _ = finished
+    output = folder / "output"
+    assert {f.name for f in output.iterdir()} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "recipe.json",
+    }
+    for file in ("adapter_config.json", "recipe.json"):
+        text = (output / file).read_text()
+        assert str(tiny_model.parent) not in text
+        assert str(folder.parent) not in text
+    assert json.loads((output / "recipe.json").read_text())["method"] == method
+    assert not (folder / "unfinished").exists()
+
+
+def test_a_run_killed_at_any_moment_after_a_checkpoint_resumes_to_the_same_weights(
+    finished, tiny_model, tmp_path
+):
+    method, whole, _ = finished
+    options = {"save_steps": 1}
+    for attempt in range(5):  # on a machine that stalls, one may finish before it is killed
+        killed = make_training_run(tmp_path / f"killed-{attempt}", method, tiny_model, options=options)
+        process = start(killed)
+        wait_for_checkpoint(killed, process)
+        time.sleep(random.uniform(0, 0.2))
+        process.kill()
+        if process.wait() == -signal.SIGKILL and not (killed / "output").exists():
+            break
+    else:
+        pytest.fail("every run finished before it could be killed")
+    resumed = make_training_run(tmp_path / "resumed", method, tiny_model, options=options)
+    latest = checkpoints_of(killed)[-1]
+    shutil.copytree(latest, resumed / "checkpoints" / latest.name)
+    metrics = run_here(resumed)
+    assert metrics["resumed_from"] == int(latest.name[5:])
+    assert weights_of(resumed) == weights_of(whole)
+    assert metrics["at_start"] is not None
+
+
+def test_another_seed_ends_in_other_weights(finished, tiny_model, tmp_path):
+    method, whole, _ = finished
+    other = make_training_run(tmp_path / "other", method, tiny_model, seed=8)
+    run_here(other)
+    assert weights_of(other) != weights_of(whole)
+
+
+def test_a_run_resumed_from_its_last_step_only_evaluates_and_saves(finished, tiny_model, tmp_path):
+    method, whole, metrics = finished
+    resumed = make_training_run(tmp_path / "resumed", method, tiny_model)
+    shutil.copytree(whole / "checkpoints" / "step-6", resumed / "checkpoints" / "step-6")
+    again = run_here(resumed)
+    assert again == metrics | {"resumed_from": 6}
+    assert weights_of(resumed) == weights_of(whole)
+
+
+def test_sigterm_saves_a_checkpoint_and_exits_143(tiny_model, tmp_path):
+    folder = make_training_run(tmp_path / "run", "dpo", tiny_model, options={"steps": 2000, "save_steps": 1})
+    process = start(folder)
+    wait_for_checkpoint(folder, process)
+    before = json.loads((folder / "progress.json").read_text())["step"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    result = result_of(folder)
+    assert (result["ok"], result["kind"]) == (False, "interrupted")
+    step = int(checkpoints_of(folder)[-1].name[5:])
+    assert step >= before
+    assert step == json.loads((folder / "progress.json").read_text())["step"]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_good_and_says_so(tiny_model, tmp_path, monkeypatch):
+    import torch
+
+    save, saved = torch.save, []
+
+    def fails_in_the_second_checkpoint(content, path, *args, **kwargs):
+        saved.append(path)
+        if "checkpoint-4" in str(path):
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return save(content, path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", fails_in_the_second_checkpoint)
+    folder = make_training_run(tmp_path / "run", "dpo", tiny_model)
+    with pytest.raises(OSError) as failure:
+        run_here(folder)
+    assert "The disk holding run is full" in explain(failure.value, folder)
+    assert [f.name for f in checkpoints_of(folder)] == ["step-2"]
+    assert open_run(folder, "dpo").latest_checkpoint()[0] == 2
+
+
+def test_a_policy_carries_on_from_its_parent_which_is_its_reference(finished, tiny_model, tmp_path):
+    method, parent, _ = finished
+    child = make_training_run(tmp_path / "child", method, tiny_model, parent=str(parent / "output"))
+    metrics = run_here(child)
+    assert weights_of(child) != weights_of(parent)
+    if method == "dpo":
+        assert metrics["first_loss"] == pytest.approx(0.6931, abs=1e-3)
+        assert metrics["at_start"]["margin"] == pytest.approx(0.0, abs=1e-4)
+    else:
+        assert metrics["at_start"]["accuracy"] > 0.9
+    resumed = make_training_run(tmp_path / "resumed", method, tiny_model, parent=str(parent / "output"))
+    shutil.copytree(child / "checkpoints" / "step-4", resumed / "checkpoints" / "step-4")
+    run_here(resumed)
+    assert weights_of(resumed) == weights_of(child)
+
+
+def test_a_parent_of_the_other_kind_is_refused(finished, tiny_model, tmp_path):
+    kind, parent, _ = finished
+    method = METHODS[1 - METHODS.index(kind)]
+    folder = make_training_run(tmp_path / "run", method, tiny_model, parent=str(parent / "output"))
+    with pytest.raises(RecipeError, match="LoRA adapter is needed here"):
+        run_here(folder)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_model, tmp_path, monkeypatch):
+    from training.recipes import loading
+
+    load = loading.load_policy
+
+    def load_poisoned(*args):
+        policy, calls = load(*args), []
+
+        def turn_into_nan(module, inputs, output):
+            calls.append(1)
+            return output * float("nan") if len(calls) > 8 else output
+
+        policy.get_output_embeddings().register_forward_hook(turn_into_nan)
+        return policy
+
+    monkeypatch.setattr(loading, "load_policy", load_poisoned)
+    folder = make_training_run(tmp_path / "run", "dpo", tiny_model, options={"save_steps": 1})
+    with pytest.raises(RecipeError, match=r"loss became nan at step \d+.*learning_rate"):
+        run_here(folder)
+    assert 0 < len(checkpoints_of(folder)) < 6
+
+
+def test_an_adapter_that_does_not_change_is_an_error(tiny_model, tmp_path):
+    # One step of warm-up is taken at a learning rate of 0.
+    options = {"steps": 1, "warmup_steps": 1}
+    folder = make_training_run(tmp_path / "run", "dpo", tiny_model, options=options)
+    with pytest.raises(RecipeError, match="unchanged after training"):
+        run_here(folder)
+
+
+def test_pairs_that_are_too_long_are_counted(tiny_model, tmp_path):
+    long = some_pairs(rankings=9, seed=1)
+    long[0] = long[0] | {"chosen": [{"role": "assistant", "content": "x" * 300}]}
+    for method, counted in (
+        ("reward", {"dropped": 1, "truncated": 0}),
+        ("dpo", {"dropped": 0, "truncated": 1}),
+    ):
+        folder = make_training_run(
+            tmp_path / method, method, tiny_model, options={"steps": 2, "max_length": 200}
+        )
+        write_pairs(folder / "train.jsonl", long)
+        metrics = run_here(folder)
+        assert {name: metrics[name] for name in counted} == counted
+
+
+def test_a_prompt_that_leaves_nothing_of_its_completions_is_an_error(tiny_model, tmp_path):
+    dpo = make_training_run(tmp_path / "dpo", "dpo", tiny_model, options={"max_length": 40})
+    with pytest.raises(RecipeError, match=r"12 prompts alone fill max_length = 40.*one is prompt 1-0"):
+        run_here(dpo)
+    reward = make_training_run(tmp_path / "reward", "reward", tiny_model, options={"max_length": 40})
+    with pytest.raises(RecipeError, match=r"All 48 pairs are longer than max_length = 40"):
+        run_here(reward)
+
+
+def test_missing_data_is_named(tiny_model, tmp_path):
+    folder = make_training_run(tmp_path / "run", "reward", tiny_model)
+    (folder / "held_out.jsonl").unlink()
+    with pytest.raises(RecipeError, match=r"held_out.jsonl is missing"):
+        run_here(folder)

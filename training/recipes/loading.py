@@ -1,0 +1,196 @@
+"""Open models, tokenizers and adapters from local folders: safetensors only, no pickle, no code out of a folder."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from peft import LoraConfig, PeftConfig, TaskType
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from training.recipes.run_dir import RecipeError
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.pickle")
+FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+# Tried in this order when a model has no pad token of its own, or one that equals its end-of-sequence token.
+PAD_CANDIDATES = ("<|endoftext|>", "<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>")
+
+
+def be_quiet() -> None:
+    """Keep progress bars and advice to library users out of the log that a researcher reads."""
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute with this many threads; None leaves all cores. Equal weights after a resume need an equal number."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def has_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
+def compute_dtype() -> torch.dtype:
+    """bfloat16 where the hardware computes in it (four times faster on such a CPU), else float32."""
+    if has_gpu():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    cpu = torch.cpu.get_capabilities()
+    return (
+        torch.bfloat16
+        if any(cpu.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+        else torch.float32
+    )
+
+
+def check_folder(folder: Path, config_name: str) -> dict[str, Any]:
+    """The parsed `config_name` of a model or adapter folder. Raises RecipeError when the folder is not to be
+    trusted.
+    """
+    if not (folder / config_name).is_file():
+        raise RecipeError(
+            f"{folder} is no model folder: it has no {config_name}. Give a folder saved as safetensors."
+        )
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise RecipeError(
+            f"{folder} holds pickle files ({', '.join(pickles)}), which can run code when read. "
+            "Save the model as safetensors and delete them."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise RecipeError(f"{folder} holds no *.safetensors weights. Save the model with save_pretrained().")
+    for name in {config_name, "tokenizer_config.json"}:
+        if (folder / name).is_file() and "auto_map" in _read(folder / name):
+            raise RecipeError(
+                f"{folder}/{name} asks for code of its own (auto_map). Use a model without remote code."
+            )
+    return _read(folder / config_name)
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a chat model, with a pad token that is not its end-of-sequence token."""
+    check_folder(base, "config.json")
+    tokenizer = AutoTokenizer.from_pretrained(base, **FROM_FOLDER)
+    if not tokenizer.chat_template:
+        raise RecipeError(
+            f"{base} has no chat template, so it cannot follow a conversation. Use an instruct model."
+        )
+    if tokenizer.eos_token_id is None:
+        raise RecipeError(
+            f"{base} names no end-of-sequence token. Set eos_token in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        vocabulary = tokenizer.get_vocab()
+        usable = [token for token in PAD_CANDIDATES if token in vocabulary and token != tokenizer.eos_token]
+        if not usable:
+            raise RecipeError(
+                f"{base} has no pad token apart from {tokenizer.eos_token}. Set pad_token to another one."
+            )
+        tokenizer.pad_token = usable[0]
+    return tokenizer
+
+
+def attention_for(longest: int) -> str:
+    """Which attention to train with, given the tokens of the longest row.
+
+    PyTorch's fused attention has a slow backward in bfloat16 on a CPU: rows of 130 tokens cost a third more than with
+    plain matrix products. Those keep every (seq, seq) table for the backward, so they are for short rows only.
+    """
+    return "eager" if longest <= 256 and not has_gpu() else "sdpa"
+
+
+def load_policy(base: Path, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa") -> PreTrainedModel:
+    """The causal language model in `base`, in the dtype and on the device this machine computes with."""
+    config = check_folder(base, "config.json")
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=compute_dtype(), use_safetensors=True, **FROM_FOLDER
+    )
+    _agree_on_tokens(model, tokenizer, config)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model.cuda() if has_gpu() else model
+
+
+def load_reward_base(
+    base: Path, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa"
+) -> PreTrainedModel:
+    """The model in `base` with a fresh score head instead of its language head. The head is random: seed first."""
+    config = check_folder(base, "config.json")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base,
+        num_labels=1,
+        dtype=compute_dtype(),
+        attn_implementation=attention,
+        use_safetensors=True,
+        **FROM_FOLDER,
+    )
+    _agree_on_tokens(model, tokenizer, config)
+    model.score = Float32Head(model.score)
+    return model.cuda() if has_gpu() else model
+
+
+class Float32Head(torch.nn.Linear):
+    """A score head that computes in float32 whatever surrounds it.
+
+    In bfloat16 a score near 5 moves in steps of 0.03, and two completions of different worth come out equal.
+    """
+
+    def __init__(self, head: torch.nn.Linear) -> None:
+        super().__init__(head.in_features, head.out_features, bias=head.bias is not None, dtype=torch.float32)
+        self.load_state_dict(head.state_dict())
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return super().forward(hidden.float())  # (batch, seq, hidden) -> (batch, seq, 1)
+
+
+def lora_config(rank: int, alpha: int, task: TaskType) -> LoraConfig:
+    """LoRA on every linear layer, without dropout. A reward adapter carries its score head along."""
+    return LoraConfig(
+        task_type=task,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        modules_to_save=["score"] if task == TaskType.SEQ_CLS else None,
+    )
+
+
+def check_adapter(adapter: Path, task: TaskType) -> PeftConfig:
+    """The configuration of a LoRA adapter meant for `task`, or RecipeError."""
+    config = check_folder(adapter, "adapter_config.json")
+    kind = {"CAUSAL_LM": "a policy", "SEQ_CLS": "a reward model"}
+    if config.get("peft_type") != "LORA" or config.get("task_type") != task.value:
+        found = f"{config.get('peft_type')} adapter of {kind.get(config.get('task_type'), config.get('task_type'))}"
+        raise RecipeError(f"{adapter} is a {found}; {kind[task.value]}'s LoRA adapter is needed here.")
+    return PeftConfig.from_pretrained(adapter)
+
+
+def _agree_on_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]
+) -> None:
+    """Make the model pad as its tokenizer does; refuse a tokenizer that is not the model's."""
+    if len(tokenizer) > config.get("vocab_size", len(tokenizer)):
+        raise RecipeError(
+            f"The tokenizer knows {len(tokenizer)} tokens, the model {config['vocab_size']}: "
+            "they do not belong together. Save both into one folder again."
+        )
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"{path} is not JSON ({error}). Save the model again.") from None

@@ -1,0 +1,208 @@
+"""What the LoRA recipes share around a TRL trainer: checkpoints, metrics, interruption, evaluation, saving.
+
+The trainer trains; this module writes down what it does in the terms of `run_dir.py`.
+"""
+
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from training.recipes.loading import compute_dtype, has_gpu
+from training.recipes.options import _TrainingOptions
+from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
+
+# Names under which the trainers' numbers go to metrics.jsonl. Others they log are left out.
+METRIC_NAMES = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "accuracy": "accuracy",
+    "margin": "margin",
+    "mean_reward": "mean_score",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "logps/chosen": "chosen_log_prob",
+    "logps/rejected": "rejected_log_prob",
+    "entropy": "entropy",
+}
+SHOWN = ("loss", "accuracy", "margin", "grad_norm", "learning_rate")  # in the log, one line per step
+Evaluate = Callable[[], dict[str, Any]]
+
+
+def trainer_settings(run: RunDir, options: _TrainingOptions) -> dict[str, Any]:
+    """The arguments of TRL's *Config that are the same for every recipe."""
+    return {
+        "output_dir": str(run.path / UNFINISHED),
+        "max_steps": options.steps,
+        "per_device_train_batch_size": options.batch_size,
+        "per_device_eval_batch_size": options.batch_size,
+        "train_sampling_strategy": "sequential",  # pairs.training_order has decided the order
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": options.schedule,
+        "warmup_steps": options.warmup_steps,
+        "max_grad_norm": options.max_grad_norm,
+        "weight_decay": 0.0,
+        "seed": run.config["seed"],
+        "bf16": compute_dtype() == torch.bfloat16,
+        "use_cpu": not has_gpu(),
+        "activation_checkpointing": has_gpu(),  # trades time for memory, which a CPU has
+        "dataloader_pin_memory": has_gpu(),
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # else a loss that is not finite is shown as the mean of the others
+        "save_strategy": "steps",
+        "save_steps": options.save_steps,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+class RunCallback(TrainerCallback):
+    """Reports a trainer's steps to RUN_DIR, publishes its checkpoints and stops it on SIGTERM."""
+
+    def __init__(self, run: RunDir, options: _TrainingOptions, evaluate: Evaluate) -> None:
+        self.run, self.options, self.evaluate = run, options, evaluate
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:  # a resumed run has this entry in its history already
+            self._evaluate(state)
+        self.run.report_progress(state.global_step, self.options.steps, "training")
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise RecipeError(
+                    f"{name} became {logs[name]} at step {state.global_step}. Resume from the last checkpoint with "
+                    f"a learning_rate below {self.options.learning_rate:g}, or look for broken texts in the data."
+                )
+        named = {METRIC_NAMES[k]: v for k, v in logs.items() if k in METRIC_NAMES}
+        self.run.log_metrics(state.global_step, named)
+        if "loss" in named:
+            shown = "  ".join(f"{name} {named[name]:.4g}" for name in SHOWN if name in named)
+            print(f"step {state.global_step} of {self.options.steps}  {shown}", flush=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step, of = state.global_step, self.options.steps
+        self.run.report_progress(step, of, "training")
+        if self.run.interrupted.is_set():
+            control.should_save = control.should_training_stop = True
+        elif self.options.eval_steps and step % self.options.eval_steps == 0 and step < of:
+            self._evaluate(state)  # the last evaluation comes after the last checkpoint
+
+    def on_save(self, args, state, control, **kwargs):
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        self.run.publish_checkpoint(state.global_step, written)
+
+    def _evaluate(self, state) -> None:
+        found = evaluate_held_out(self.run, state.global_step, self.options.steps, self.evaluate)
+        # The history travels with every checkpoint, so a resumed run still knows how it started.
+        state.log_history.append({"step": state.global_step, "held_out": found})
+
+
+def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) -> dict[str, Any]:
+    """Run `evaluate` outside the clock of the loop and write its numbers to metrics.jsonl as held_out/<name>."""
+    run.stop_if_interrupted()
+    run.report_progress(step, steps, "evaluating")
+    with run.clock.phase("evaluating"):
+        found = evaluate()
+    numbers = {f"held_out/{name}": value for name, value in found.items() if isinstance(value, int | float)}
+    if "interval" in found:
+        numbers["held_out/accuracy_low"], numbers["held_out/accuracy_high"] = found["interval"]
+    run.log_metrics(step, numbers)
+    return found
+
+
+def time_saving(trainer: Trainer, run: RunDir) -> None:
+    """Charge the trainer's own writing of checkpoints to the phase `saving` instead of the loop."""
+    save = trainer._save_checkpoint
+
+    def save_checkpoint(*args: Any, **kwargs: Any) -> None:
+        with run.clock.phase("saving"):
+            save(*args, **kwargs)
+
+    trainer._save_checkpoint = save_checkpoint
+
+
+def train(trainer: Trainer, run: RunDir, options: _TrainingOptions, evaluate: Evaluate) -> dict[str, Any]:
+    """Train from the last good checkpoint or from the start, evaluate, and return the metrics of result.json.
+
+    Raises Interrupted after SIGTERM (a checkpoint is saved), RecipeError when the adapter did not learn.
+    """
+    if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
+        raise RecipeError(
+            "Nothing is trainable: the adapter has no layer in this model. Choose another base model."
+        )
+    untrained = adapter_digest(trainer.model)
+    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(RunCallback(run, options, evaluate))
+    time_saving(trainer, run)
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is not None:
+        print(f"resuming from step {checkpoint[0]}", flush=True)
+    with run.clock.phase("loop"):
+        trainer.train(resume_from_checkpoint=str(checkpoint[1]) if checkpoint else None)
+    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    if trainer.state.global_step < options.steps:
+        run.stop_if_interrupted()
+    if adapter_digest(trainer.model) == untrained:
+        raise RecipeError("The adapter is unchanged after training. Raise learning_rate or steps.")
+    final = evaluate_held_out(run, options.steps, options.steps, evaluate)
+    history = trainer.state.log_history
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    return {
+        **final,
+        "at_start": next((entry["held_out"] for entry in history if "held_out" in entry), None),
+        "first_loss": losses[0],
+        "last_loss": sum(losses[-5:]) / len(losses[-5:]),
+        "steps": trainer.state.global_step,
+        "resumed_from": checkpoint[0] if checkpoint else None,
+    }
+
+
+def adapter_digest(model: PeftModel) -> str:
+    """sha256 over the weights of the active adapter."""
+    digest = hashlib.sha256()
+    for name, weights in sorted(get_peft_model_state_dict(model).items()):
+        digest.update(name.encode() + weights.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
+    """Write output/: adapter_model.safetensors, adapter_config.json and recipe.json with `facts`. Appears at once.
+
+    Nothing in it depends on the machine: paths are scrubbed and sets are sorted, so that a reproduced run
+    gives files of equal digest.
+    """
+    unfinished, output = run.path / UNFINISHED / "output", run.path / "output"
+    with run.clock.phase("saving"):
+        shutil.rmtree(unfinished.parent, ignore_errors=True)
+        shutil.rmtree(output, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        weights = {
+            name: tensor.contiguous().cpu() for name, tensor in get_peft_model_state_dict(model).items()
+        }
+        save_file(weights, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_json(unfinished / "adapter_config.json", portable_config(model))
+        write_json(unfinished / "recipe.json", facts)
+        os.rename(unfinished, output)
+        unfinished.parent.rmdir()
+    return output
+
+
+def portable_config(model: PeftModel) -> dict[str, Any]:
+    """adapter_config.json without paths of this machine."""
+    config = model.peft_config[model.active_adapter].to_dict()
+    config.update(base_model_name_or_path=None, revision=None, inference_mode=True, auto_mapping=None)
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(config.items())}
