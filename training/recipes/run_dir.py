@@ -21,6 +21,7 @@ import json
 import math
 import os
 import platform
+import resource
 import shutil
 import signal
 import sys
@@ -254,6 +255,9 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
         result["kind"], code = ("recipe", 2) if mendable else ("bug", 1)
     result["seconds"] = clock.read()
     result["cpu_seconds_loop"] = round(clock.cpu_seconds["loop"], 3)
+    result["peak_memory_mb"] = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    )  # Linux counts in kB
     result["versions"] = {name: metadata.version(name) for name in PACKAGES} | {
         "python": platform.python_version()
     }
@@ -277,7 +281,7 @@ def explain(error: BaseException, path: Path) -> str | None:
             "the last finished checkpoint is intact."
         )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "Out of memory. Lower the option batch_size, or max_length, and resume."
+        return "Out of memory. Lower pairs_at_once (for sampling: batch_size) or max_length, and resume."
     return None
 
 

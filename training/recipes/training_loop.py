@@ -43,11 +43,12 @@ Evaluate = Callable[[], dict[str, Any]]
 
 def trainer_settings(run: RunDir, options: _TrainingOptions) -> dict[str, Any]:
     """The arguments of TRL's *Config that are the same for every recipe."""
+    parts = next(n for n in range(1, options.batch_size + 1) if fits(options, n))
     return {
         "output_dir": str(run.path / UNFINISHED),
         "max_steps": options.steps,
-        "per_device_train_batch_size": options.batch_size,
-        "per_device_eval_batch_size": options.batch_size,
+        "per_device_train_batch_size": options.batch_size // parts,
+        "gradient_accumulation_steps": parts,
         "train_sampling_strategy": "sequential",  # pairs.training_order has decided the order
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": options.schedule,
@@ -66,6 +67,11 @@ def trainer_settings(run: RunDir, options: _TrainingOptions) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def fits(options: _TrainingOptions, parts: int) -> bool:
+    """Whether a step can be computed in that many equal parts of at most pairs_at_once."""
+    return options.batch_size % parts == 0 and options.batch_size // parts <= options.pairs_at_once
 
 
 class RunCallback(TrainerCallback):
