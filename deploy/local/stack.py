@@ -201,10 +201,10 @@ class Stack:
     def _part(self, name: str) -> Part:
         log, python = self._log(name), [sys.executable, "-m"]
         if name == "web":
-            threads = self.environ.get("RANKLOOP_WEB_THREADS", "4")
+            threads = self.environ.get("RANKLOOP_WEB_THREADS", "1")
             program = [*python, "granian", "--interface", "wsgi", "rankloop.wsgi:application"]
             program += ["--host", "127.0.0.1", "--port", str(self.port), "--http", "1", "--no-ws"]
-            program += ["--workers", self.environ.get("RANKLOOP_WEB_WORKERS", "2")]
+            program += ["--workers", self.environ.get("RANKLOOP_WEB_WORKERS", "4")]
             # No --backpressure: it counts open connections, and browsers keep several each. Threads that wait
             # for requests a while longer keep their database connections.
             program += ["--blocking-threads", threads, "--blocking-threads-idle-timeout", "600"]
