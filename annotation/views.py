@@ -1,5 +1,7 @@
 """Pages of what people judge. Each begins with the getter that authorises."""
 
+from typing import Any
+
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -13,7 +15,7 @@ from django.views.decorators.http import require_POST
 from annotation.access import Role, get_project, includes
 from annotation.forms import ProjectForm, PromptFilter, PromptForm
 from annotation.importing import FieldError
-from annotation.models import Slot
+from annotation.models import Project, Slot
 from annotation.selectors.board import progress_of
 from annotation.selectors.open_work import my_projects, open_work
 from annotation.selectors.prompts import find_prompts, prompt_counts, tags_of
@@ -49,16 +51,21 @@ def new_project(request: HttpRequest) -> HttpResponse:
     return render(request, "annotation/home.html", context, status=400)
 
 
-@login_required
-def project(request: HttpRequest, slug: str) -> HttpResponse:
-    """Overview: the way to the ranking page for everybody, the state of things for researchers."""
-    project = get_project(request.user, slug)
-    context = {
+def _for_annotators(request: HttpRequest, project: Project) -> dict[str, Any]:
+    """What an annotator's pages show of a project: the work left, one's own progress, the guideline."""
+    return {
         "project": project,
         "left": open_work(user=request.user, projects=[project])[project.pk],
         "progress": progress_of(project=project, annotator=request.user),
         "guideline": project.guidelines.order_by("-version").first(),
     }
+
+
+@login_required
+def project(request: HttpRequest, slug: str) -> HttpResponse:
+    """Overview: the way to the ranking page for everybody, the state of things for researchers."""
+    project = get_project(request.user, slug)
+    context = _for_annotators(request, project)
     if includes(project.my_role, Role.RESEARCHER):
         done = Count("slots", filter=Q(slots__state=Slot.State.FILLED))
         rounds = project.rounds.order_by("-number").annotate(slots_all=Count("slots"), slots_done=done)
@@ -72,13 +79,7 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
 def annotate(request: HttpRequest, slug: str) -> HttpResponse:
     """The ranking page's frame. What is ranked comes over the API: nothing here tells contestants apart."""
     project = get_project(request.user, slug)
-    context = {
-        "project": project,
-        "left": open_work(user=request.user, projects=[project])[project.pk],
-        "progress": progress_of(project=project, annotator=request.user),
-        "guideline": project.guidelines.order_by("-version").first(),
-    }
-    return render(request, "annotation/annotate.html", context)
+    return render(request, "annotation/annotate.html", _for_annotators(request, project))
 
 
 @login_required

@@ -17,12 +17,6 @@ pytestmark = pytest.mark.django_db
 PROGRESS = "/api/v1/projects/tea/progress"
 
 
-@pytest.fixture(autouse=True)
-def quick_passwords(settings):
-    """Hashing a password slowly, as production must, would take most of these tests' time."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def cast() -> Cast:
     return assemble()

@@ -8,12 +8,6 @@ from tests.training.stage import PLAN, PROMPTS, add_base, draft
 from training.models import Checkpoint
 
 
-@pytest.fixture(autouse=True)
-def quick_passwords(settings):
-    """Hashing a password slowly, as production must, would take most of these tests' time."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def stored(settings, tmp_path):
     """An empty artifact store and an empty folder of runs."""

@@ -49,10 +49,6 @@ class RoundState:
     def slots_total(self) -> int:
         return sum(self.slots.values())
 
-    @property
-    def is_generated(self) -> bool:
-        return self.comparisons > 0
-
 
 def round_state(round: Round) -> RoundState:
     """Everything about one round, in about ten small queries."""

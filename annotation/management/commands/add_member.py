@@ -7,7 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from annotation.models import Membership, Project
+from annotation.management.projects import project_called
+from annotation.models import Membership
 from annotation.services.members import add_member
 from rankloop.accounts.models import User
 from rankloop.errors import Refused
@@ -23,10 +24,7 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, *, project: str, username: str, role: str, **options: Any) -> None:
-        row = Project.objects.filter(slug=project).first()
-        if row is None:
-            known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
-            raise CommandError(f"There is no project {project!r}. Known are: {known}.")
+        row = project_called(project)
         user = User.objects.filter(username=username).first()
         password = "" if user else secrets.token_urlsafe(12)
         user = user or User.objects.create_user(username, password=password)

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from annotation.importing import ImportErrors
-from annotation.models import Project
+from annotation.management.projects import project_called
 from annotation.services.prompts import import_prompts
 
 
@@ -19,10 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("file", type=Path)
 
     def handle(self, *, project: str, file: Path, **options: Any) -> None:
-        row = Project.objects.filter(slug=project).first()
-        if row is None:
-            known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
-            raise CommandError(f"There is no project {project!r}. Known are: {known}.")
+        row = project_called(project)
         try:
             content = file.read_bytes()
         except OSError as error:

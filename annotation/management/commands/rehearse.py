@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from annotation.management.projects import project_called
 from annotation.models import Membership, Project
 from annotation.rehearsal.annotator import Habits
 from annotation.rehearsal.client import Counts, RehearsalError, drive
@@ -56,10 +57,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, project: str, **options: Any) -> None:
-        row = Project.objects.filter(slug=project).first()
-        if row is None:
-            known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
-            raise CommandError(f"There is no project {project!r}. Known are: {known}.")
+        row = project_called(project)
         try:
             credentials = [self._open(row, number) for number in range(1, options["annotators"] + 1)]
             self.stdout.write(f"{len(credentials)} simulated annotators go to {options['base_url']}.")
