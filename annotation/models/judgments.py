@@ -17,6 +17,7 @@ class Judgment(models.Model):
         RANKED = "ranked"
         ALL_BAD = "all_bad", "all bad"  # not a tie: none of them should be learned from
         CANNOT_JUDGE = "cannot_judge", "cannot judge"
+        DEMONSTRATED = "demonstrated"  # nothing was ranked: the annotator wrote the answer
         WITHDRAWN = "withdrawn"  # supersedes a judgment its author took back
 
     class Source(models.TextChoices):
@@ -33,6 +34,7 @@ class Judgment(models.Model):
     # The slot it fills. None: a late answer whose slot was refilled, kept as surplus and not counted.
     slot = models.ForeignKey(Slot, null=True, on_delete=models.PROTECT, related_name="judgments")
     outcome = models.CharField(max_length=12, choices=Outcome)
+    # How much better the preferred one of a pair is: 1 slightly, 2 clearly, 3 significantly. None: not said, or a tie.
     strength = models.PositiveSmallIntegerField(null=True)
     reason = models.TextField(blank=True)
     guideline = models.ForeignKey(Guideline, null=True, on_delete=models.PROTECT, related_name="judgments")
@@ -56,7 +58,7 @@ class Judgment(models.Model):
                 fields=["slot"], condition=Q(supersedes=None), name="one_counted_judgment_per_slot"
             ),
             models.CheckConstraint(
-                condition=Q(outcome__in=["ranked", "all_bad", "cannot_judge", "withdrawn"]),
+                condition=Q(outcome__in=["ranked", "all_bad", "cannot_judge", "demonstrated", "withdrawn"]),
                 name="known_outcome",
             ),
             models.CheckConstraint(
@@ -64,7 +66,12 @@ class Judgment(models.Model):
                 name="known_source",
             ),
             models.CheckConstraint(condition=Q(active_seconds__gte=0), name="time_is_not_negative"),
+            models.CheckConstraint(
+                condition=Q(strength=None) | Q(strength__range=(1, 3), outcome="ranked"),
+                name="strength_on_its_scale",
+            ),
         ]
+        indexes = [models.Index(fields=["annotator", "created_at"], name="my_judgments_by_time")]
 
     def __str__(self) -> str:
         return f"{self.outcome} by {self.annotator}"
@@ -75,7 +82,7 @@ class Judgment(models.Model):
 
 
 class RankedCompletion(models.Model):
-    """The rank of one completion in a judgment: 1 is best, equal ranks are a tie."""
+    """What a judgment says of one completion. Rank 1 is best, equal ranks are a tie; None: nothing was ranked."""
 
     judgment = models.ForeignKey(Judgment, on_delete=models.PROTECT, related_name="ranking")
     # Repeated from the judgment, so that composite foreign keys can hold the completion within its comparison.
@@ -85,7 +92,7 @@ class RankedCompletion(models.Model):
     completion = models.ForeignKey(
         Completion, on_delete=models.DO_NOTHING, related_name="rankings", db_constraint=False
     )
-    rank = models.PositiveSmallIntegerField()
+    rank = models.PositiveSmallIntegerField(null=True)
     flags = ArrayField(models.CharField(max_length=30), default=list)
     aspects = models.JSONField(default=dict)
     comment = models.TextField(blank=True)

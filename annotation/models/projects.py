@@ -1,8 +1,30 @@
 """Projects, who may do what in them, and the guideline annotators work by."""
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.utils import timezone
+
+# Digits toggle flags on the ranking page, and there are nine.
+MOST_FLAGS = 9
+MOST_ASPECTS = 6
+ASPECT_POINTS = 5  # an aspect is rated 1 to 5
+
+
+def default_flags() -> list[str]:
+    """What may be said of a completion beside its rank."""
+    return ["factually wrong", "unsafe", "off-topic", "wrong format", "other"]
+
+
+def default_leak_phrases() -> list[str]:
+    """What only a model that names itself would say. Ordinary words (Claude Monet) are left to the project."""
+    return ["SmolLM", "ChatGPT", "trained by OpenAI", "trained by Hugging Face", "made by Anthropic"]
+
+
+def default_sensitive_categories() -> list[str]:
+    """Tags of prompts that are blurred until asked for and that an annotator may opt out of."""
+    return ["violence", "sexual", "self-harm", "hate"]
 
 
 class Project(models.Model):
@@ -33,6 +55,51 @@ class Project(models.Model):
         validators=[MinValueValidator(16)],
         help_text="Longer prompts are refused at import.",
     )
+    strength_levels = models.PositiveSmallIntegerField(
+        default=3,
+        choices=[
+            (1, "which is better, nothing more"),
+            (2, "slightly better, better"),
+            (3, "slightly better, better, significantly better"),
+        ],
+        help_text="What annotators say about a pair, with the same keystroke. Reward models can learn from it.",
+    )
+    flags = ArrayField(
+        models.CharField(max_length=30),
+        default=default_flags,
+        blank=True,
+        size=MOST_FLAGS,
+        help_text="What may be said of a completion beside its rank: one a line, at most nine.",
+    )
+    aspects = ArrayField(
+        models.CharField(max_length=40),
+        default=list,
+        blank=True,
+        size=MOST_ASPECTS,
+        help_text="What each completion may be rated on from 1 to 5, such as helpfulness, honesty, tone, format: one "
+        "a line, at most six. Leave it empty to ask for the ranking alone.",
+    )
+    leak_phrases = ArrayField(
+        models.CharField(max_length=100),
+        default=default_leak_phrases,
+        blank=True,
+        help_text="Phrases that tell who wrote a completion, one a line. They are masked before an annotator sees "
+        "them, and the judgment is marked.",
+    )
+    sensitive_categories = ArrayField(
+        models.CharField(max_length=60),
+        default=default_sensitive_categories,
+        blank=True,
+        help_text="Tags of prompts that may disturb, one a line. Annotators can opt out of each.",
+    )
+    blur_sensitive = models.BooleanField(
+        default=True, help_text="Sensitive prompts stay blurred until the annotator asks to see them."
+    )
+    revise_minutes = models.PositiveSmallIntegerField(
+        default=30,
+        validators=[MaxValueValidator(10_080)],
+        help_text="How long annotators may revise a judgment they have sent. 0: not at all.",
+    )
     is_paused = models.BooleanField(default=False, help_text="While paused, nobody is given new comparisons.")
 
     def __str__(self) -> str:
@@ -51,6 +118,10 @@ class Membership(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=20, choices=Role)
+    # Sensitive categories this member does not want to see: the claim query obeys.
+    opted_out = ArrayField(models.CharField(max_length=60), default=list, blank=True)
+    guideline_read = models.PositiveIntegerField(default=0)  # the version opened last; 0: none yet
+    joined_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints = [
@@ -72,6 +143,9 @@ class Guideline(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="guidelines")
     version = models.PositiveIntegerField()
     text = models.TextField()
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -81,3 +155,36 @@ class Guideline(models.Model):
 
     def __str__(self) -> str:
         return f"guideline v{self.version}"
+
+
+class Invitation(models.Model):
+    """A link that lets people into a project with a role. Only the SHA-256 of its token is kept."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=20, choices=Membership.Role)
+    digest = models.CharField(max_length=64, unique=True)
+    places = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(500)],
+        help_text="How many people may join by this link.",
+    )
+    used = models.PositiveSmallIntegerField(default=0)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            # accept_invitation() relies on it: two people at once don't share the last place.
+            models.CheckConstraint(
+                condition=models.Q(used__lte=models.F("places")), name="no_more_than_places"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(role__in=["annotator", "reviewer", "researcher", "admin"]),
+                name="known_invited_role",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"invitation of {self.places} as {self.role}"

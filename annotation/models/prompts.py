@@ -74,7 +74,17 @@ class Contestant(models.Model):
 
 
 class Completion(models.Model):
-    """One answer to a prompt, with what is needed to make it again."""
+    """One answer to a prompt, with what is needed to make it again.
+
+    Answers of people (edited answers and demonstrations) belong to the judgment they came with, and count while that
+    judgment does. They are reviewed before anything learns from them.
+    """
+
+    class Review(models.TextChoices):
+        NONE = "", "none"  # written by a model: not subject to review
+        WAITING = "waiting"
+        APPROVED = "approved"  # datasets take it in
+        DECLINED = "declined"
 
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="completions")
     contestant = models.ForeignKey(Contestant, on_delete=models.PROTECT, related_name="completions")
@@ -89,7 +99,15 @@ class Completion(models.Model):
     batch = models.PositiveIntegerField(null=True)
     seed = models.BigIntegerField(null=True)
     edited_from = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="edits")
-    reviewed = models.BooleanField(null=True)  # of edited answers and demonstrations only
+    judgment = models.ForeignKey(
+        "annotation.Judgment", null=True, on_delete=models.PROTECT, related_name="written"
+    )
+    review = models.CharField(max_length=10, choices=Review, blank=True, default=Review.NONE)
+    reviewed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    reviewed_at = models.DateTimeField(null=True)
+    review_note = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -97,6 +115,17 @@ class Completion(models.Model):
             # A resumed generation job relies on it.
             models.UniqueConstraint(
                 fields=["prompt", "contestant", "sample_index"], name="one_completion_per_sample"
+            ),
+            # The review queue relies on it: what a person wrote is reviewed, what a model wrote is not.
+            models.CheckConstraint(
+                condition=models.Q(review="", judgment=None)
+                | models.Q(review__in=["waiting", "approved", "declined"], judgment__isnull=False),
+                name="written_answers_are_reviewed",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["created_at"], condition=models.Q(review="waiting"), name="answers_waiting_for_review"
             )
         ]
 

@@ -24,6 +24,10 @@ class Round(models.Model):
         CLOSED = "closed"  # nothing more happens by itself
         CANCELLED = "cancelled"  # stopped by a person; what was judged stays
 
+    class Kind(models.TextChoices):
+        RANKING = "ranking"  # contestants write, annotators rank
+        DEMONSTRATION = "demonstration"  # annotators write the ideal answer; no contestants
+
     class Audience(models.TextChoices):
         PEOPLE = "people"
         REHEARSAL = "rehearsal"  # simulated annotators only, and marked as such everywhere
@@ -32,6 +36,7 @@ class Round(models.Model):
     number = models.PositiveIntegerField()
     name = models.CharField(max_length=120)
     status = models.CharField(max_length=12, choices=Status, default=Status.DRAFT)
+    kind = models.CharField(max_length=13, choices=Kind, default=Kind.RANKING)
     audience = models.CharField(max_length=12, choices=Audience, default=Audience.PEOPLE)
     priority = models.IntegerField(
         default=0, help_text="Higher is ranked first while several rounds are open."
@@ -82,6 +87,9 @@ class Round(models.Model):
             models.UniqueConstraint(fields=["project", "launch_key"], name="one_round_per_launch_key"),
             # The claim query relies on it: simulated annotators and people never meet in a round.
             models.CheckConstraint(condition=Q(audience__in=["people", "rehearsal"]), name="known_audience"),
+            models.CheckConstraint(
+                condition=Q(kind="ranking") | Q(kind="demonstration", audience="people"), name="known_kind"
+            ),
             models.CheckConstraint(
                 condition=Q(overlap__gte=1)
                 & Q(completions_per_comparison__range=(2, 8))
@@ -175,6 +183,8 @@ class Assignment(models.Model):
     shown_order = ArrayField(models.BigIntegerField())
     draft = models.JSONField(null=True)
     reason = models.TextField(blank=True)  # of a skip
+    # A leak phrase was masked in what this annotator saw: their judgment is as blind as it could be made.
+    leak_masked = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         constraints = [
@@ -192,6 +202,39 @@ class Assignment(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class Report(models.Model):
+    """That an annotator found something wrong with a prompt or its completions. It is skipped, and looked into."""
+
+    class Category(models.TextChoices):
+        BROKEN = "broken", "broken or unreadable text"
+        PERSONAL = "personal", "personal data"
+        ILLEGAL = "illegal", "illegal or dangerous"
+        NONSENSE = "nonsense", "the prompt makes no sense"
+        LEAK = "leak", "tells who wrote it"
+        OTHER = "other", "something else"
+
+    assignment = models.OneToOneField(Assignment, on_delete=models.PROTECT, related_name="report")
+    category = models.CharField(max_length=10, choices=Category)
+    text = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    resolved_at = models.DateTimeField(null=True)
+    resolved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    resolution = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(category__in=["broken", "personal", "illegal", "nonsense", "leak", "other"]),
+                name="known_report_category",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"report of {self.get_category_display()}"
 
 
 class Slot(models.Model):

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+
+from django.db.models import Max
 
 from training import store
 from training.models import PreferenceDataset
@@ -19,3 +22,8 @@ def pairs_of(dataset: PreferenceDataset, *, split: str) -> Iterator[dict[str, An
     wanted = [row for row in rows if row["split"] == split]
     texts = {digest: store.get_text(digest) for digest in text_digests(wanted)}
     return pair_lines(wanted, texts=texts, split=split)
+
+
+def revised_since(dataset: PreferenceDataset) -> datetime | None:
+    """When a judgment in the dataset was last revised or withdrawn after the freeze; None: never."""
+    return dataset.members.aggregate(last=Max("judgment__superseded_by__created_at"))["last"]

@@ -16,7 +16,7 @@ from annotation.access import Role, get_project
 from annotation.models import Project, Prompt
 from rankloop.errors import Refused
 from training.models import Checkpoint, PreferenceDataset
-from training.selectors.datasets import pairs_of
+from training.selectors.datasets import pairs_of, revised_since
 from training.selectors.lineage import count_by_source, judgments_behind, lineage_of
 from training.services.checkpoints import register_base, register_policy
 from training.store import DamagedArtifact, ErasedText
@@ -108,6 +108,7 @@ def dataset_page(request: HttpRequest, slug: str, dataset: int) -> HttpResponse:
     context = {
         "project": project,
         "dataset": found,
+        "revised_since": revised_since(found),
         "rounds": found.rounds.order_by("number"),
         "runs": [item.run for item in found.used_by.select_related("run__round", "run__checkpoint")],
     }
