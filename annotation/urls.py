@@ -2,13 +2,15 @@
 
 from django.urls import path
 
-from annotation import views
+from annotation.views import projects, prompts, ranking
+
+_PROJECT = "p/<slug:slug>"
 
 urlpatterns = [
-    path("", views.home, name="home"),
-    path("projects/new/", views.new_project, name="new-project"),
-    path("p/<slug:slug>/", views.project, name="project"),
-    path("p/<slug:slug>/annotate/", views.annotate, name="annotate"),
-    path("p/<slug:slug>/prompts/", views.prompts, name="prompts"),
-    path("p/<slug:slug>/prompts/new/", views.new_prompt, name="new-prompt"),
+    path("", projects.home, name="home"),
+    path("projects/new/", projects.new_project, name="new-project"),
+    path(f"{_PROJECT}/", projects.project, name="project"),
+    path(f"{_PROJECT}/annotate/", ranking.annotate, name="annotate"),
+    path(f"{_PROJECT}/prompts/", prompts.prompts, name="prompts"),
+    path(f"{_PROJECT}/prompts/new/", prompts.new_prompt, name="new-prompt"),
 ]

@@ -1,10 +1,12 @@
 """How much there is left to rank for one user."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.db import connection
 
 from annotation.models import Assignment, Membership, Project, Round
+from annotation.selectors.board import progress_of
 from rankloop.accounts.models import User
 
 # Comparisons with a free slot that the user has neither judged nor skipped nor open now.
@@ -46,3 +48,13 @@ def my_projects(user: User) -> list[Membership]:
     for membership in memberships:
         membership.open_work = left[membership.project_id]  # type: ignore[attr-defined]
     return memberships
+
+
+def for_annotators(*, user: User, project: Project) -> dict[str, Any]:
+    """What an annotator's pages show of a project: the work left, one's own progress, the guideline."""
+    return {
+        "project": project,
+        "left": open_work(user=user, projects=[project])[project.pk],
+        "progress": progress_of(project=project, annotator=user),
+        "guideline": project.guidelines.order_by("-version").first(),
+    }

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from rest_framework import status
 from rest_framework.exceptions import APIException
+from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
 
@@ -25,3 +26,12 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if response is not None and isinstance(error, APIException) and "detail" not in response.data:
         response.data = {"detail": "Some fields are not right; nothing was saved.", "fields": response.data}
     return response
+
+
+class Pages(CursorPagination):
+    """Lists come newest first, in pages that stay right while rows are added: `{"next", "previous", "results"}`."""
+
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 200
+    ordering = "-pk"

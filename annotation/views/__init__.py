@@ -1,0 +1,1 @@
+"""Pages of what people judge. Each begins with the getter that authorises."""
