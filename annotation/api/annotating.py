@@ -1,32 +1,54 @@
-"""The annotator's API: claim, submit, skip, release, renew, draft. Blind: an assignment id and positions, no more."""
+"""The annotator's API: claim, look, submit, revise, withdraw, skip, report, release, renew, draft.
+
+Blind: an assignment id and positions, no more.
+"""
 
 import uuid
 from typing import Any
 
 from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotation.access import get_project
-from annotation.models import Assignment, Judgment, Project
-from annotation.selectors.board import board_of, progress_of
+from annotation.models import Assignment, Judgment, Project, Report
+from annotation.models.projects import ASPECT_POINTS
+from annotation.selectors.board import board_of, progress_of, rounds_in_ranking, said_by
+from annotation.selectors.open_work import open_work
 from annotation.services.claims import (
     claim_comparison,
+    mark_masked,
     release_comparison,
     renew_lease,
     save_draft,
     skip_comparison,
 )
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import (
+    revisable_until,
+    revise_judgment,
+    submit_judgment,
+    withdraw_judgment,
+)
+from annotation.services.reports import MOST_REPORT, report_comparison
+from annotation.submissions import Note, Rules, Submission
+
+TAG = ["Annotating"]
+REASON = {"max_length": 2000, "allow_blank": True, "default": ""}
 
 
 def get_assignment(request: Request, slug: str, assignment: uuid.UUID) -> Assignment:
-    """The caller's own assignment within a project of theirs; Http404 alike for a foreign and a missing one."""
+    """The caller's own assignment within a project of theirs; Http404 alike for a foreign and a missing one.
+
+    It comes with `lease_minutes` and `rules` of the project.
+    """
     mine = Assignment.objects.raw(
         """
-        SELECT assignment.* FROM annotation_assignment assignment
+        SELECT assignment.*, project.lease_minutes, project.strength_levels,
+               project.flags AS known_flags, project.aspects AS known_aspects
+        FROM annotation_assignment assignment
         JOIN annotation_comparison comparison ON comparison.id = assignment.comparison_id
         JOIN annotation_round round ON round.id = comparison.round_id
         JOIN annotation_project project ON project.id = round.project_id
@@ -38,8 +60,12 @@ def get_assignment(request: Request, slug: str, assignment: uuid.UUID) -> Assign
     )
     for row in mine:
         row.annotator = request.user
+        row.rules = Rules(row.strength_levels, row.known_flags, row.known_aspects)
         return row
     raise Http404("There is no such assignment, or it is not yours.")
+
+
+# --- what comes in ---
 
 
 class ClaimInput(serializers.Serializer):
@@ -47,25 +73,179 @@ class ClaimInput(serializers.Serializer):
     holding = serializers.UUIDField(required=False, allow_null=True, default=None)
 
 
+class NoteInput(serializers.Serializer):
+    """What is said of the completion at a position beside its rank."""
+
+    position = serializers.IntegerField(min_value=1, max_value=8)
+    flags = serializers.ListField(child=serializers.CharField(max_length=30), max_length=9, default=list)
+    aspects = serializers.DictField(
+        child=serializers.IntegerField(min_value=1, max_value=ASPECT_POINTS), default=dict
+    )
+    comment = serializers.CharField(allow_blank=True, default="", trim_whitespace=False)
+    better = serializers.CharField(
+        allow_blank=True, default="", trim_whitespace=False, help_text="An edited answer, to be reviewed."
+    )
+
+
 class SubmitInput(serializers.Serializer):
     submission_key = serializers.UUIDField()
     outcome = serializers.ChoiceField(
-        choices=[Judgment.Outcome.RANKED, Judgment.Outcome.ALL_BAD, Judgment.Outcome.CANNOT_JUDGE]
+        choices=[
+            Judgment.Outcome.RANKED,
+            Judgment.Outcome.ALL_BAD,
+            Judgment.Outcome.CANNOT_JUDGE,
+            Judgment.Outcome.DEMONSTRATED,
+        ]
     )
     ranks = serializers.ListField(
-        child=serializers.IntegerField(min_value=1, max_value=8), max_length=8, default=list
+        child=serializers.IntegerField(min_value=1, max_value=8),
+        max_length=8,
+        default=list,
+        help_text="The rank of the completion at each position; 1 is best, equal ranks are a tie.",
     )
-    reason = serializers.CharField(max_length=2000, allow_blank=True, default="")
+    strength = serializers.IntegerField(
+        required=False, allow_null=True, default=None, help_text="Of a pair: 1 slightly better, and up."
+    )
+    notes = NoteInput(many=True, default=list)
+    text = serializers.CharField(
+        allow_blank=True, default="", trim_whitespace=False, help_text="Of a demonstration: the answer."
+    )
+    reason = serializers.CharField(**REASON)
     active_seconds = serializers.FloatField(min_value=0, default=0.0)
+
+    def submission(self) -> Submission:
+        values = dict(self.validated_data)
+        values.pop("replaces", None)
+        notes = [Note(**note) for note in values.pop("notes")]
+        return Submission(**values, notes=notes)
+
+
+class ReviseInput(SubmitInput):
+    replaces = serializers.UUIDField(help_text="The submission key of the judgment that is revised.")
+
+
+class WithdrawInput(serializers.Serializer):
+    submission_key = serializers.UUIDField()
+    reason = serializers.CharField(**REASON)
 
 
 class SkipInput(serializers.Serializer):
-    reason = serializers.CharField(max_length=2000, allow_blank=True, default="")
+    reason = serializers.CharField(**REASON)
+
+
+class ReportInput(serializers.Serializer):
+    category = serializers.ChoiceField(choices=Report.Category.choices)
+    text = serializers.CharField(max_length=MOST_REPORT, allow_blank=True, default="")
+
+
+class ProgressInput(serializers.Serializer):
+    since = serializers.DateTimeField(required=False, default=None)
+
+
+# --- what goes out ---
+
+
+class MessageOutput(serializers.Serializer):
+    role = serializers.CharField()
+    text = serializers.CharField()
+    html = serializers.CharField(help_text="The text as cleaned HTML.")
+
+
+class ShownOutput(serializers.Serializer):
+    position = serializers.IntegerField()
+    text = serializers.CharField()
+    html = serializers.CharField()
+
+
+class RoundOutput(serializers.Serializer):
+    name = serializers.CharField()
+    rehearsal = serializers.BooleanField()
+
+
+class PromptOutput(serializers.Serializer):
+    messages = MessageOutput(many=True)
+
+
+class AskedOutput(serializers.Serializer):
+    """What the project asks for beside the ranking."""
+
+    strength_levels = serializers.IntegerField()
+    flags = serializers.ListField(child=serializers.CharField())
+    aspects = serializers.ListField(child=serializers.CharField())
+
+
+class BoardOutput(serializers.Serializer):
+    assignment = serializers.UUIDField()
+    kind = serializers.ChoiceField(choices=["ranking", "demonstration"])
+    round = RoundOutput()
+    prompt = PromptOutput()
+    sensitive = serializers.ListField(
+        child=serializers.CharField(), help_text="To be blurred until asked for."
+    )
+    completions = ShownOutput(many=True)
+    asked = AskedOutput()
+    guideline = serializers.IntegerField(allow_null=True, help_text="The newest version.")
+    lease_until = serializers.DateTimeField()
+    draft = serializers.JSONField(allow_null=True)
+    judgment = serializers.JSONField(allow_null=True, help_text="What you sent, once you have.")
+    revisable_until = serializers.DateTimeField(allow_null=True)
+
+
+class RecordedOutput(serializers.Serializer):
+    recorded = serializers.BooleanField()
+    counted = serializers.BooleanField(help_text="False: it came late, and somebody had taken the place.")
+
+
+class LeaseOutput(serializers.Serializer):
+    lease_until = serializers.DateTimeField()
+
+
+class RoundProgressOutput(serializers.Serializer):
+    name = serializers.CharField()
+    filled = serializers.IntegerField()
+    places = serializers.IntegerField()
+
+
+class ProgressOutput(serializers.Serializer):
+    done_by_me = serializers.IntegerField()
+    done_today = serializers.IntegerField()
+    left = serializers.IntegerField(help_text="Comparisons that wait for you.")
+    rounds = RoundProgressOutput(many=True)
+
+
+def _board_json(project: Project, assignment: Assignment, judgment: Judgment | None = None) -> dict[str, Any]:
+    board = board_of(assignment, project)
+    if board.has_masked:
+        mark_masked(assignment=assignment)
+    return {
+        "assignment": str(assignment.pk),
+        "kind": "demonstration" if board.is_demonstration else "ranking",
+        "round": {"name": board.round_name, "rehearsal": board.rehearsal},
+        "prompt": {"messages": board.messages},
+        "sensitive": board.sensitive if project.blur_sensitive else [],
+        "completions": board.completions,
+        "asked": {
+            "strength_levels": project.strength_levels,
+            "flags": project.flags,
+            "aspects": project.aspects,
+        },
+        "guideline": board.guideline,
+        "lease_until": assignment.lease_until,
+        "draft": assignment.draft,
+        "judgment": said_by(judgment, assignment.shown_order) if judgment else None,
+        "revisable_until": revisable_until(assignment, project) if judgment else None,
+    }
+
+
+# --- the endpoints ---
 
 
 class ClaimApi(APIView):
     """The next comparison for the caller; 204 when nothing is left."""
 
+    @extend_schema(
+        tags=TAG, summary="The next comparison", request=ClaimInput, responses={200: BoardOutput, 204: None}
+    )
     def post(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug)
         asked = ClaimInput(data=request.data)
@@ -73,43 +253,89 @@ class ClaimApi(APIView):
         assignment = claim_comparison(project=project, annotator=request.user, **asked.validated_data)
         if assignment is None:
             return Response(status=status.HTTP_204_NO_CONTENT)
-        return Response(_board_json(project, request, assignment))
+        return Response(_board_json(project, assignment))
 
 
-def _board_json(project: Project, request: Request, assignment: Assignment) -> dict[str, Any]:
-    board = board_of(assignment)
-    return {
-        "assignment": str(assignment.pk),
-        "round": {"name": board.round_name, "rehearsal": board.rehearsal},
-        "prompt": {"messages": board.messages},
-        "completions": board.completions,
-        "lease_until": assignment.lease_until,
-        "draft": assignment.draft,
-    }
+class BoardApi(APIView):
+    """One of the caller's own comparisons, with what they sent for it."""
+
+    @extend_schema(tags=TAG, summary="A comparison of mine", responses=BoardOutput)
+    def get(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
+        project = get_project(request.user, slug)
+        mine = get_assignment(request, slug, assignment)
+        judgment = mine.judgments.filter(superseded_by=None).first()
+        return Response(_board_json(project, mine, judgment))
 
 
 class ProgressApi(APIView):
-    """The caller's own progress in a project. Nobody else's."""
+    """The caller's own progress in a project, and how far its open rounds are. Nobody else's."""
 
+    @extend_schema(
+        tags=TAG,
+        summary="My progress",
+        parameters=[
+            OpenApiParameter("since", str, description="Start of today, ISO 8601; default 24 hours ago.")
+        ],
+        responses=ProgressOutput,
+    )
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug)
-        return Response(progress_of(project=project, annotator=request.user))
+        asked = ProgressInput(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        return Response(
+            {
+                **progress_of(project=project, annotator=request.user, **asked.validated_data),
+                "left": open_work(user=request.user, projects=[project])[project.pk],
+                "rounds": rounds_in_ranking(project=project, annotator=request.user),
+            }
+        )
 
 
 class SubmitApi(APIView):
     """Send a judgment. The same key and body again is answered the same; another body under the key is a 409."""
 
+    @extend_schema(tags=TAG, summary="Send a judgment", request=SubmitInput, responses=RecordedOutput)
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
         sent = SubmitInput(data=request.data)
         sent.is_valid(raise_exception=True)
-        judgment = submit_judgment(assignment=mine, submission=Submission(**sent.validated_data))
+        judgment = submit_judgment(assignment=mine, submission=sent.submission(), rules=mine.rules)
         return Response({"recorded": True, "counted": judgment.is_counted})
+
+
+class ReviseApi(APIView):
+    """Send another judgment in place of the one under the key `replaces`. Both are kept; the new one counts."""
+
+    @extend_schema(tags=TAG, summary="Revise a judgment", request=ReviseInput, responses=RecordedOutput)
+    def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
+        mine = get_assignment(request, slug, assignment)
+        sent = ReviseInput(data=request.data)
+        sent.is_valid(raise_exception=True)
+        judgment = revise_judgment(
+            assignment=mine,
+            submission=sent.submission(),
+            replaces=sent.validated_data["replaces"],
+            rules=mine.rules,
+        )
+        return Response({"recorded": True, "counted": judgment.is_counted})
+
+
+class WithdrawApi(APIView):
+    """Take a judgment back. It is kept, and nothing frozen from now on takes it in."""
+
+    @extend_schema(tags=TAG, summary="Withdraw a judgment", request=WithdrawInput, responses={204: None})
+    def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
+        mine = get_assignment(request, slug, assignment)
+        sent = WithdrawInput(data=request.data)
+        sent.is_valid(raise_exception=True)
+        withdraw_judgment(assignment=mine, **sent.validated_data)
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class SkipApi(APIView):
     """Pass over a comparison for good."""
 
+    @extend_schema(tags=TAG, summary="Skip a comparison", request=SkipInput, responses={204: None})
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
         sent = SkipInput(data=request.data)
@@ -118,9 +344,22 @@ class SkipApi(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+class ReportApi(APIView):
+    """Say that something is wrong with the prompt or a completion. It is skipped, and reviewers look into it."""
+
+    @extend_schema(tags=TAG, summary="Report a comparison", request=ReportInput, responses={204: None})
+    def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
+        mine = get_assignment(request, slug, assignment)
+        sent = ReportInput(data=request.data)
+        sent.is_valid(raise_exception=True)
+        report_comparison(assignment=mine, **sent.validated_data)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
 class ReleaseApi(APIView):
     """Give back a comparison that was not worked on."""
 
+    @extend_schema(tags=TAG, summary="Give a comparison back", request=None, responses={204: None})
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
         release_comparison(assignment=mine)
@@ -130,14 +369,18 @@ class ReleaseApi(APIView):
 class RenewApi(APIView):
     """Keep the lease while working."""
 
+    @extend_schema(tags=TAG, summary="Keep a comparison", request=None, responses=LeaseOutput)
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
-        return Response({"lease_until": renew_lease(project=mine.comparison.round.project, assignment=mine)})
+        return Response({"lease_until": renew_lease(assignment=mine, minutes=mine.lease_minutes)})
 
 
 class DraftApi(APIView):
-    """Keep an unfinished ranking on the server."""
+    """Keep an unfinished judgment on the server: any JSON object."""
 
+    @extend_schema(
+        tags=TAG, summary="Keep a draft", request={"application/json": dict}, responses={204: None}
+    )
     def put(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
         if not isinstance(request.data, dict):

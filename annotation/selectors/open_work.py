@@ -9,7 +9,7 @@ from annotation.models import Assignment, Membership, Project, Round
 from annotation.selectors.board import progress_of
 from rankloop.accounts.models import User
 
-# Comparisons with a free slot that the user has neither judged nor skipped nor open now.
+# Comparisons with a free slot that the user has neither judged nor skipped nor open now, and did not opt out of.
 _FREE = """
 SELECT round.project_id, count(DISTINCT slot.comparison_id)
 FROM annotation_round round
@@ -19,6 +19,12 @@ WHERE round.project_id = ANY(%(projects)s) AND round.status = 'ranking' AND roun
   AND NOT EXISTS (
       SELECT FROM annotation_assignment mine
       WHERE mine.comparison_id = slot.comparison_id AND mine.annotator_id = %(user)s AND mine.state <> 'expired')
+  AND NOT EXISTS (
+      SELECT FROM annotation_membership member
+      JOIN annotation_comparison comparison ON comparison.id = slot.comparison_id
+      JOIN annotation_prompt prompt ON prompt.id = comparison.prompt_id
+      WHERE member.project_id = round.project_id AND member.user_id = %(user)s AND member.opted_out <> '{}'
+        AND prompt.tags && member.opted_out)
 GROUP BY round.project_id
 """
 

@@ -21,7 +21,8 @@ from rankloop.errors import Conflict, Refused
 
 # A person works on one comparison while the next is fetched ahead.
 MOST_LEASES = 2
-MOST_DRAFT_CHARACTERS = 20_000
+# Eight edited answers that are too long to be sent should still be kept.
+MOST_DRAFT_CHARACTERS = 400_000
 
 # My open leases in the project, and per open round how far I have come: all that a claim must know, in one query.
 _STANDING = """
@@ -33,7 +34,9 @@ SELECT round.id,
        (SELECT array_agg(assignment.id ORDER BY assignment.claimed_at) FROM annotation_assignment assignment
         JOIN annotation_comparison comparison ON comparison.id = assignment.comparison_id
         WHERE assignment.annotator_id = %(annotator)s AND assignment.state = 'open'
-          AND comparison.round_id = round.id)
+          AND comparison.round_id = round.id),
+       (SELECT opted_out FROM annotation_membership member
+        WHERE member.project_id = %(project)s AND member.user_id = %(annotator)s)
 FROM annotation_round round
 WHERE round.project_id = %(project)s AND round.status = 'ranking' AND round.audience = %(audience)s
 ORDER BY round.priority DESC, round.number
@@ -47,7 +50,7 @@ WITH free AS (
     FROM annotation_slot slot
     WHERE slot.round_id = %(round)s AND slot.state = 'open' AND slot.position > %(after)s
       AND (slot.reserved_for_id IS NULL OR slot.reserved_for_id = %(annotator)s)
-      AND {not_mine}
+      AND {not_mine} {not_opted_out}
     ORDER BY slot.position
     LIMIT 1
     FOR UPDATE OF slot SKIP LOCKED
@@ -71,18 +74,22 @@ WITH free AS (
 SELECT * FROM opened
 """
 # Going on from my last position the first slot is nearly always free for me: one look-up each.
-_CLAIM_NEXT = _CLAIM.format(
-    not_mine="""NOT EXISTS (
+_NOT_MINE_NEXT = """NOT EXISTS (
           SELECT FROM annotation_assignment mine
           WHERE mine.comparison_id = slot.comparison_id AND mine.annotator_id = %(annotator)s
             AND mine.state <> 'expired')"""
-)
 # From the start nearly every slot may be one of mine: all of mine are read once and hashed.
-_CLAIM_ANY = _CLAIM.format(
-    not_mine="""slot.comparison_id NOT IN (
+_NOT_MINE_ANY = """slot.comparison_id NOT IN (
           SELECT mine.comparison_id FROM annotation_assignment mine
           WHERE mine.annotator_id = %(annotator)s AND mine.state <> 'expired')"""
-)
+# Of prompts in a category that I do not want to see nothing is ever offered. Only for those who opted out of some.
+_NOT_OPTED_OUT = """AND NOT EXISTS (
+          SELECT FROM annotation_comparison comparison JOIN annotation_prompt prompt ON prompt.id = comparison.prompt_id
+          WHERE comparison.id = slot.comparison_id AND prompt.tags && %(opted_out)s::varchar[])"""
+_CLAIM_NEXT = _CLAIM.format(not_mine=_NOT_MINE_NEXT, not_opted_out="")
+_CLAIM_ANY = _CLAIM.format(not_mine=_NOT_MINE_ANY, not_opted_out="")
+_CLAIM_NEXT_CHOSEN = _CLAIM.format(not_mine=_NOT_MINE_NEXT, not_opted_out=_NOT_OPTED_OUT)
+_CLAIM_ANY_CHOSEN = _CLAIM.format(not_mine=_NOT_MINE_ANY, not_opted_out=_NOT_OPTED_OUT)
 
 # One statement, so that an expiry and a late submit can't both have the slot.
 _EXPIRE = """
@@ -118,21 +125,28 @@ def claim_comparison(
         cursor.execute("SELECT pg_advisory_xact_lock(1, %s)", [annotator.pk])
         cursor.execute(_STANDING, {"annotator": annotator.pk, "project": project.pk, "audience": audience})
         standing = cursor.fetchall()
-        mine = [lease for _, _, leases in standing for lease in leases or []][:MOST_LEASES]
+        mine = [lease for _, _, leases, _ in standing for lease in leases or []][:MOST_LEASES]
         for lease in mine:
             if not (prefetch and lease == holding):
                 assignment = Assignment.objects.get(pk=lease)
                 # Conflict: sent from another tab, or swept, since the query above. Then the next one.
                 with suppress(Conflict):
-                    renew_lease(project=project, assignment=assignment)
+                    renew_lease(assignment=assignment, minutes=project.lease_minutes)
                     return assignment
-        return _claim_free(project, annotator, [(round_id, last) for round_id, last, _ in standing])
+        rounds = [(round_id, last) for round_id, last, _, _ in standing]
+        return _claim_free(project, annotator, rounds, opted_out=(standing[0][3] or []) if standing else [])
 
 
 def _claim_free(
-    project: Project, annotator: User, rounds: Sequence[tuple[int, int | None]]
+    project: Project,
+    annotator: User,
+    rounds: Sequence[tuple[int, int | None]],
+    opted_out: Sequence[str],
 ) -> Assignment | None:
     """The next free slot of the rounds, each given with my last position in it."""
+    claim_next, claim_any = (
+        (_CLAIM_NEXT_CHOSEN, _CLAIM_ANY_CHOSEN) if opted_out else (_CLAIM_NEXT, _CLAIM_ANY)
+    )
 
     def claim(statement: str, round_id: int, after: int) -> Assignment | None:
         values = {
@@ -140,18 +154,19 @@ def _claim_free(
             "annotator": annotator.pk,
             "minutes": project.lease_minutes,
             "after": after,
+            "opted_out": list(opted_out),
         }
         return next(iter(Assignment.objects.raw(statement, values)), None)
 
     for round_id, last in rounds:
         # Behind the last position lies what others skipped or let expire.
-        found = claim(_CLAIM_NEXT, round_id, last or 0) or claim(_CLAIM_ANY, round_id, 0)
+        found = claim(claim_next, round_id, last or 0) or claim(claim_any, round_id, 0)
         if found is not None:
             return found
     # Leases may have run out that nobody has swept yet.
     if rounds and expire_leases(project=project):
         for round_id, _ in rounds:
-            found = claim(_CLAIM_ANY, round_id, 0)
+            found = claim(claim_any, round_id, 0)
             if found is not None:
                 return found
     return None
@@ -164,9 +179,9 @@ def expire_leases(*, project: Project | None = None) -> int:
         return cursor.rowcount
 
 
-def renew_lease(*, project: Project, assignment: Assignment) -> datetime:
-    """Put the end of the lease `project.lease_minutes` from now. Raises Conflict when it is no longer open."""
-    until = timezone.now() + timedelta(minutes=project.lease_minutes)
+def renew_lease(*, assignment: Assignment, minutes: int) -> datetime:
+    """Put the end of the lease that many minutes from now. Raises Conflict when it is no longer open."""
+    until = timezone.now() + timedelta(minutes=minutes)
     open_ = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.OPEN)
     if open_.update(lease_until=until) != 1:
         raise Conflict(
@@ -219,7 +234,16 @@ def save_draft(*, assignment: Assignment, draft: Mapping[str, Any]) -> None:
     if "\\u0000" in content.replace(r"\\", ""):
         raise Refused("The draft holds a NUL character, which the database can't keep. Leave it out.")
     if len(content) > MOST_DRAFT_CHARACTERS:
-        raise Refused(f"The draft is longer than {MOST_DRAFT_CHARACTERS} characters. Shorten the comments.")
+        raise Refused(
+            f"The draft is longer than {MOST_DRAFT_CHARACTERS:,} characters. Shorten your comments or answers."
+        )
     kept = Assignment.objects.filter(pk=assignment.pk).exclude(state=Assignment.State.SUBMITTED)
     if kept.update(draft=draft) != 1:
         raise Conflict("You have judged this comparison already; the draft is not needed any more.")
+
+
+def mark_masked(*, assignment: Assignment) -> None:
+    """Note that a phrase that tells the author was masked in what this annotator sees. Repeatable."""
+    if not assignment.leak_masked:
+        Assignment.objects.filter(pk=assignment.pk).update(leak_masked=True)
+        assignment.leak_masked = True

@@ -104,9 +104,15 @@ def ranking_is_over(*, round: Round) -> bool:
                   AND NOT EXISTS (
                       SELECT FROM annotation_assignment done
                       WHERE done.comparison_id = slot.comparison_id AND done.annotator_id = annotator
-                        AND done.state IN ('submitted', 'skipped')))
+                        AND done.state IN ('submitted', 'skipped'))
+                  AND NOT EXISTS (
+                      SELECT FROM annotation_membership member
+                      JOIN annotation_comparison comparison ON comparison.id = slot.comparison_id
+                      JOIN annotation_prompt prompt ON prompt.id = comparison.prompt_id
+                      WHERE member.project_id = %s AND member.user_id = annotator
+                        AND member.opted_out <> '{}' AND prompt.tags && member.opted_out))
             """,
-            [annotators, round.pk],
+            [annotators, round.pk, round.project_id],
         )
         return not cursor.fetchone()[0]
 

@@ -223,7 +223,7 @@ def test_a_draft_comes_back_with_the_next_claim(cast, anna):
     assert claim(anna)["draft"] == draft
 
 
-@pytest.mark.parametrize("draft", [[1, 2], "text", {"note": "a\x00b"}, {"note": "x" * 30_000}])
+@pytest.mark.parametrize("draft", [[1, 2], "text", {"note": "a\x00b"}, {"note": "x" * 500_000}])
 def test_a_draft_that_cannot_be_kept_is_refused(cast, anna, draft):
     open_ranking(cast)
     assignment = claim(anna)["assignment"]
@@ -238,10 +238,24 @@ def test_progress_counts_ones_own_judgments_in_the_project_only(cast, anna):
     for client, times in ((anna, 1), (ben, 2)):
         for _ in range(times):
             post(client, at(claim(client)["assignment"], "submit"), judgment(1, 2, 3, 4))
-    assert anna.get("/api/v1/projects/tea/progress").json() == {"done_by_me": 1, "done_today": 1}
-    assert ben.get("/api/v1/projects/tea/progress").json() == {"done_by_me": 2, "done_today": 2}
+    mine = anna.get("/api/v1/projects/tea/progress").json()
+    assert mine == {
+        "done_by_me": 1,
+        "done_today": 1,
+        "left": 1,
+        "rounds": [{"name": "Round 1", "filled": 3, "places": 4}],
+    }
+    assert ben.get("/api/v1/projects/tea/progress").json() | {"left": 0} == mine | {
+        "done_by_me": 2,
+        "done_today": 2,
+        "left": 0,
+    }
     open_project(slug="coffee", name="Coffee", user=cast.anna)
-    assert anna.get("/api/v1/projects/coffee/progress").json() == {"done_by_me": 0, "done_today": 0}
+    nothing = {"done_by_me": 0, "done_today": 0, "left": 0, "rounds": []}
+    assert anna.get("/api/v1/projects/coffee/progress").json() == nothing
+    tomorrow = (timezone.now() + timedelta(days=1)).isoformat()
+    later = anna.get("/api/v1/projects/tea/progress", {"since": tomorrow}).json()
+    assert (later["done_by_me"], later["done_today"]) == (1, 0)
 
 
 # --- whom it answers ---
@@ -375,7 +389,8 @@ def test_a_claim_tells_the_assignment_and_positions_and_no_more(cast, anna, tell
     assert_blind(str(answer.headers))
     assert keys_of(answer.json()) == {
         *("assignment", "round", "name", "rehearsal", "prompt", "messages", "role", "html", "text"),
-        *("completions", "position", "lease_until", "draft"),
+        *("completions", "position", "lease_until", "draft", "kind", "sensitive", "guideline"),
+        *("asked", "strength_levels", "flags", "aspects", "judgment", "revisable_until"),
     }
     assert all(set(c) == {"position", "html", "text"} for c in answer.json()["completions"])
     assert uuid.UUID(answer.json()["assignment"]).version == 4
@@ -398,7 +413,8 @@ def test_no_other_answer_tells_who_wrote_what(cast, anna, telling_ids):
     for answer in answers[:-1]:
         assert_blind(answer.content.decode())
         assert keys_of(answer.json()) <= {
-            *("detail", "fields", "recorded", "counted", "lease_until", "done_by_me", "done_today")
+            *("detail", "fields", "recorded", "counted", "lease_until", "done_by_me", "done_today"),
+            *("left", "rounds", "name", "filled", "places"),
         }
     page = answers[-1].content.decode()
     assert "zebra-model" not in page

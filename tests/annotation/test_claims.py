@@ -17,8 +17,9 @@ from annotation.services.claims import (
     save_draft,
     skip_comparison,
 )
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
 from annotation.services.members import open_project
+from annotation.submissions import Submission
 from annotation.tasks import expire_leases as expire_leases_task
 from rankloop.errors import Conflict, Refused
 from tests.cast import Cast, add_simulated, assemble, open_ranking
@@ -251,7 +252,7 @@ def test_a_lease_that_ran_out_cannot_be_renewed_and_the_refusal_says_the_ranking
     let_leases_run_out()
     expire_leases()
     with pytest.raises(Conflict, match="You can still send your ranking"):
-        renew_lease(project=cast.project, assignment=late)
+        renew_lease(assignment=late, minutes=15)
 
 
 # --- skipping and giving back ---
@@ -379,7 +380,7 @@ def test_a_draft_survives_the_end_of_its_lease(cast):
 def test_a_draft_that_is_too_long_is_refused(cast):
     open_ranking(cast)
     assignment = claim(cast, cast.anna)
-    with pytest.raises(Refused, match=str(MOST_DRAFT_CHARACTERS)):
+    with pytest.raises(Refused, match=f"{MOST_DRAFT_CHARACTERS:,}"):
         save_draft(assignment=assignment, draft={"comment": "x" * MOST_DRAFT_CHARACTERS})
 
 

@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from annotation.models import Assignment, Judgment, Round, Slot
 from annotation.services.claims import claim_comparison, expire_leases, skip_comparison
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
 from annotation.services.members import add_member
+from annotation.submissions import Submission
 from rankloop.accounts.models import User
 from rankloop.errors import Conflict
 from tests.cast import Cast, assemble, open_ranking

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from annotation.models import Assignment, Comparison, Guideline, Judgment, RankedCompletion, Round, Slot
 from annotation.services.claims import claim_comparison
-from annotation.services.judgments import MOST_ACTIVE_SECONDS, Submission, check_ranks, submit_judgment
+from annotation.services.judgments import MOST_ACTIVE_SECONDS, submit_judgment
+from annotation.submissions import Submission, check_ranks
 from rankloop.audit.services import record
 from rankloop.errors import Conflict, Refused
 from tests.cast import Cast, add_simulated, assemble, open_ranking

@@ -13,7 +13,12 @@ TAGS = {
     *("p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"),
     *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
 }
-ATTRIBUTES = {"a": {"href", "title", "rel", "target"}, "ol": {"start"}}
+DIRECTED = ("p", "li", "h1", "h2", "h3", "h4", "h5", "h6", "th", "td", "blockquote", "pre")
+ATTRIBUTES = {
+    "a": {"href", "title", "rel", "target"},
+    "ol": {"start"},
+    **{tag: {"dir"} for tag in DIRECTED},
+}
 SCHEMES = {"http", "https", "mailto", ""}
 
 PAYLOADS = [
@@ -97,6 +102,9 @@ def assert_harmless(html: str) -> None:
     seen = parsed(html)
     assert seen.other == []
     for tag, attributes in seen.tags:
+        if tag == "span":  # ours, around a hidden character
+            assert attributes == {"class": "hidden-character"}
+            continue
         assert tag in TAGS
         assert set(attributes) <= ATTRIBUTES.get(tag, set()), (tag, attributes)
         if tag == "a" and "href" in attributes:
@@ -144,3 +152,33 @@ def test_markdown_is_shown_as_people_expect_it():
     assert attributes["a"]["href"] == "https://tea.example"
     assert attributes["a"]["title"] == "About tea"
     assert "x < 1" in parsed(html).text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("pay \u202e001 to me", "pay U+202E001 to me"),
+        ("pass\u200bword", "passU+200Bword"),
+        ("`a\u2066b`", "aU+2066b"),
+        ("```\nif x\u2069:\n```", "if xU+2069:\n"),
+        ("&#8238;abc", "U+202Eabc"),
+        ("soft\u00adhyphen", "softU+00ADhyphen"),
+        ("a\U000e0041b", "aU+E0041b"),
+        ("Latin\u200dletters", "LatinU+200Dletters"),
+    ],
+)
+def test_characters_that_nobody_sees_are_made_visible(text, shown):
+    assert shown in parsed(safe_html(text)).text
+
+
+@pytest.mark.parametrize(
+    "text", ["می\u200cخواهم", "\U0001f469\u200d\U0001f680", "क्\u200dष", "a\ufe0f", "שלום"]
+)
+def test_joiners_that_a_script_or_an_emoji_needs_stay(text):
+    assert text in parsed(safe_html(text)).text
+
+
+def test_each_block_finds_its_own_direction_and_code_stays_left_to_right():
+    html = safe_html("- مرحبا\n- hello\n\n```\nx = 1\n```")
+    assert html.count('<li dir="auto">') == 2
+    assert '<pre dir="ltr">' in html

@@ -12,8 +12,9 @@ from annotation.models import Assignment, Comparison, Completion, Judgment, Prom
 from annotation.services.claims import claim_comparison, expire_leases, skip_comparison
 from annotation.services.comparisons import close_slots, freeze_prompts, open_comparisons, ranking_is_over
 from annotation.services.contestants import register_contestant
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
 from annotation.services.members import add_member
+from annotation.submissions import Submission
 from rankloop.accounts.models import User
 from tests.cast import Cast, add_contestants, add_prompts, add_simulated, assemble, open_ranking
 from tests.together import together

@@ -12,9 +12,10 @@ from annotation.models import Comparison, Completion, Contestant, Judgment, Prom
 from annotation.selectors.win_rates import head_to_head, mean_score
 from annotation.services.claims import claim_comparison
 from annotation.services.comparisons import add_comparisons
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
 from annotation.services.members import add_member, open_project
 from annotation.statistics import Observation, win_rate
+from annotation.submissions import Submission
 from rankloop.accounts.models import User
 from tests.cast import Cast, add_contestants, assemble
 

@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from annotation.services.claims import claim_comparison
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
+from annotation.submissions import Submission
 from tests.cast import PASSWORD, Cast, assemble, open_ranking
 from training.models import RunMetric, TrainingRun, WorkStatus
 

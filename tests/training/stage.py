@@ -8,7 +8,8 @@ from typing import Any
 
 from annotation.models import Completion, Round
 from annotation.services.claims import claim_comparison
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
+from annotation.submissions import Submission
 from rankloop.accounts.models import User
 from tests.cast import Cast
 from training import store

@@ -9,7 +9,8 @@ from django.test import Client
 
 from annotation.models import Completion, Judgment, Round, Slot
 from annotation.services.claims import claim_comparison
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
+from annotation.submissions import Submission
 from tests.cast import Cast, add_prompts, add_simulated, assemble, open_ranking
 from training.models import Checkpoint, PreferenceDataset, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.services.checkpoints import register_policy

@@ -10,8 +10,9 @@ from django.utils import timezone
 
 from annotation.models import Assignment, Judgment, Round
 from annotation.services.claims import claim_comparison
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
 from annotation.services.members import open_project
+from annotation.submissions import Submission
 from rankloop.errors import Refused
 from tests.cast import Cast, add_simulated, assemble, open_ranking
 from tests.together import together

@@ -6,7 +6,8 @@ import pytest
 
 from annotation.models import Completion, Judgment, Round
 from annotation.services.claims import claim_comparison
-from annotation.services.judgments import Submission, submit_judgment
+from annotation.services.judgments import submit_judgment
+from annotation.submissions import Submission
 from tests.cast import Cast, add_prompts, add_simulated, assemble
 from training import worker
 from training.models import Checkpoint, DatasetMember, Evaluation, GenerationJob, TrainingRun, WorkStatus
