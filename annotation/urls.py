@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotation.views import projects, prompts, ranking
+from annotation.views import guidelines, joining, people, projects, prompts, ranking, settings
 
 _PROJECT = "p/<slug:slug>"
 
@@ -13,4 +13,16 @@ urlpatterns = [
     path(f"{_PROJECT}/annotate/", ranking.annotate, name="annotate"),
     path(f"{_PROJECT}/prompts/", prompts.prompts, name="prompts"),
     path(f"{_PROJECT}/prompts/new/", prompts.new_prompt, name="new-prompt"),
+    # the project around it: settings, people, guideline
+    path(f"{_PROJECT}/settings/", settings.settings, name="project-settings"),
+    path(f"{_PROJECT}/pause/", settings.pause, name="pause-project"),
+    path(f"{_PROJECT}/resume/", settings.resume, name="resume-project"),
+    path(f"{_PROJECT}/people/", people.people, name="people"),
+    path(f"{_PROJECT}/people/<int:member>/role/", people.role, name="change-role"),
+    path(f"{_PROJECT}/people/<int:member>/remove/", people.remove, name="remove-member"),
+    path(f"{_PROJECT}/invitations/<int:invitation>/revoke/", people.revoke, name="revoke-invitation"),
+    path(f"{_PROJECT}/preferences/", people.preferences, name="preferences"),
+    path(f"{_PROJECT}/guideline/", guidelines.guideline, name="guideline"),
+    path(f"{_PROJECT}/guideline/edit/", guidelines.edit_guideline, name="edit-guideline"),
+    path("join/<str:token>/", joining.join, name="join"),
 ]

@@ -155,6 +155,7 @@ def test_inside_an_app_imports_point_from_the_edge_to_the_facts(importer):
 
 
 PURE = {
+    "annotation.differences",
     "annotation.grouping",
     "annotation.importing",
     "annotation.leaks",

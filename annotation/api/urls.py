@@ -2,8 +2,9 @@
 
 from django.urls import path
 
-from annotation.api import annotating
+from annotation.api import annotating, guidelines, people, projects
 
+_PROJECT = "projects/<slug:slug>"
 _ASSIGNMENT = "projects/<slug:slug>/assignments/<uuid:assignment>"
 
 urlpatterns = [
@@ -18,4 +19,29 @@ urlpatterns = [
     path(f"{_ASSIGNMENT}/release", annotating.ReleaseApi.as_view(), name="api-release"),
     path(f"{_ASSIGNMENT}/renew", annotating.RenewApi.as_view(), name="api-renew"),
     path(f"{_ASSIGNMENT}/draft", annotating.DraftApi.as_view(), name="api-draft"),
+    # the project around it: settings, people, guideline
+    path("projects", projects.ProjectsApi.as_view(), name="api-projects"),
+    path("join", people.JoinApi.as_view(), name="api-join"),
+    path(f"{_PROJECT}", projects.ProjectApi.as_view(), name="api-project"),
+    path(f"{_PROJECT}/settings", projects.SettingsApi.as_view(), name="api-settings"),
+    path(f"{_PROJECT}/pause", projects.PauseApi.as_view(), name="api-pause"),
+    path(f"{_PROJECT}/resume", projects.ResumeApi.as_view(), name="api-resume"),
+    path(f"{_PROJECT}/members", people.MembersApi.as_view(), name="api-members"),
+    path(f"{_PROJECT}/members/<int:member>", people.MemberApi.as_view(), name="api-member"),
+    path(f"{_PROJECT}/invitations", people.InvitationsApi.as_view(), name="api-invitations"),
+    path(
+        f"{_PROJECT}/invitations/<int:invitation>/revoke",
+        people.RevokeInvitationApi.as_view(),
+        name="api-revoke-invitation",
+    ),
+    path(f"{_PROJECT}/preferences", people.PreferencesApi.as_view(), name="api-preferences"),
+    path(f"{_PROJECT}/guideline", guidelines.GuidelineApi.as_view(), name="api-guideline"),
+    path(f"{_PROJECT}/guideline/read", guidelines.ReadGuidelineApi.as_view(), name="api-read-guideline"),
+    path(f"{_PROJECT}/guidelines", guidelines.GuidelinesApi.as_view(), name="api-guidelines"),
+    path(
+        f"{_PROJECT}/guidelines/<int:version>",
+        guidelines.GuidelineVersionApi.as_view(),
+        name="api-guideline-version",
+    ),
+    path(f"{_PROJECT}/preview", guidelines.PreviewApi.as_view(), name="api-preview"),
 ]

@@ -9,8 +9,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from annotation.access import includes
-from annotation.models import Project
+from annotation.models import Invitation, Project
 from annotation.rendering import safe_html
+from annotation.selectors.members import state_of
 
 register = template.Library()
 
@@ -46,6 +47,12 @@ def page_address(context: RequestContext, number: int) -> str:
 def markdown(text: str) -> SafeString:
     """A text of ours or theirs as cleaned HTML."""
     return SafeString(safe_html(text))
+
+
+@register.filter
+def invitation_state(invitation: Invitation) -> str:
+    """open, revoked, used up or expired."""
+    return state_of(invitation)
 
 
 @register.filter

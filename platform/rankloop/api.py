@@ -11,6 +11,8 @@ from rest_framework.views import exception_handler as drf_exception_handler
 
 from rankloop.errors import Conflict, Refused
 
+_FIELDS_ARE_WRONG = "Some fields are not right; nothing was saved."
+
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's handler, plus the services' own refusals. Field errors come as `{"detail", "fields"}`."""
@@ -20,11 +22,15 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         return Response({"detail": str(error)}, status=status.HTTP_400_BAD_REQUEST)
     if isinstance(error, RecursionError):  # the JSON parser's, which DRF lets through
         return Response({"detail": "The JSON is nested too deeply."}, status=status.HTTP_400_BAD_REQUEST)
+    if isinstance(error, ValidationError) and hasattr(error, "error_dict"):
+        return Response(
+            {"detail": _FIELDS_ARE_WRONG, "fields": error.message_dict}, status=status.HTTP_400_BAD_REQUEST
+        )
     if isinstance(error, ValidationError):
         return Response({"detail": " ".join(error.messages)}, status=status.HTTP_400_BAD_REQUEST)
     response = drf_exception_handler(error, context)
     if response is not None and isinstance(error, APIException) and "detail" not in response.data:
-        response.data = {"detail": "Some fields are not right; nothing was saved.", "fields": response.data}
+        response.data = {"detail": _FIELDS_ARE_WRONG, "fields": response.data}
     return response
 
 

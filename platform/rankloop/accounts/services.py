@@ -1,13 +1,26 @@
-"""Writing accounts: simulated annotators and API tokens."""
+"""Writing accounts: people, simulated annotators and API tokens."""
 
 import hashlib
 import secrets
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from rankloop.accounts.models import ApiToken, User
+from rankloop.audit.services import record
 from rankloop.errors import Refused
+
+
+@transaction.atomic
+def open_account(*, username: str, password: str) -> User:
+    """A person's new account. Raises Refused when the name is taken; `NewAccountForm` checks name and password."""
+    try:
+        with transaction.atomic():
+            user = User.objects.create_user(username, password=password)
+    except IntegrityError:
+        raise Refused(f"The username {username!r} is taken. Choose another.") from None
+    record("account opened", actor=user, subject=username)
+    return user
 
 
 @transaction.atomic

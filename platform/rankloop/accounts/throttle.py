@@ -1,4 +1,7 @@
-"""Slowing down the guessing of passwords. Failures are rows of the audit log, so every process counts the same."""
+"""Slowing down guesses at passwords, invitations and usernames.
+
+Failures are rows of the audit log, so every process counts the same.
+"""
 
 from datetime import timedelta
 
@@ -10,7 +13,7 @@ from django.utils.crypto import salted_hmac
 from rankloop.audit.models import AuditEvent
 from rankloop.audit.services import record
 
-ACTION = "sign-in failed"
+SIGN_IN = "sign-in failed"
 MOST_FAILURES = 10
 WINDOW = timedelta(minutes=15)
 
@@ -23,19 +26,19 @@ def client_address(request: HttpRequest) -> str:
     return request.META.get("REMOTE_ADDR", "")
 
 
-def _subject(username: str, address: str) -> str:
+def _subject(action: str, username: str, address: str) -> str:
     # A digest: people type passwords into the wrong field, and the log can't be edited.
-    return salted_hmac(ACTION, f"{username.strip().lower()}\n{address}", algorithm="sha256").hexdigest()[:40]
+    return salted_hmac(action, f"{username.strip().lower()}\n{address}", algorithm="sha256").hexdigest()[:40]
 
 
-def note_failure(*, username: str, address: str) -> None:
-    """Keep one failed sign-in."""
-    record(ACTION, actor=None, subject=_subject(username, address), address=address)
+def note_failure(*, username: str, address: str, action: str = SIGN_IN) -> None:
+    """Keep one failed attempt."""
+    record(action, actor=None, subject=_subject(action, username, address), address=address)
 
 
-def is_throttled(*, username: str, address: str) -> bool:
-    """Whether this username has failed too often from this address within the window."""
+def is_throttled(*, username: str, address: str, action: str = SIGN_IN) -> bool:
+    """Whether this username has failed too often from this address within the window; empty: the address alone."""
     recent = AuditEvent.objects.filter(
-        at__gte=timezone.now() - WINDOW, action=ACTION, subject=_subject(username, address)
+        at__gte=timezone.now() - WINDOW, action=action, subject=_subject(action, username, address)
     )
     return recent.count() >= MOST_FAILURES
