@@ -15,8 +15,9 @@ def includes(role: str, at_least: str) -> bool:
 
 
 def get_project(user: User, slug: str, *, at_least: str = Role.ANNOTATOR) -> Project:
-    """The project, when the user is a member of it with at least that role; `project.my_role` tells which.
+    """The project, when the user is a member of it with at least that role.
 
+    `project.my_role` tells which, `project.my_membership` the rest of the row.
     Raises Http404 alike for a project that is missing, foreign, or not open to the user's role.
     """
     membership = (
@@ -28,4 +29,5 @@ def get_project(user: User, slug: str, *, at_least: str = Role.ANNOTATOR) -> Pro
         raise Http404("There is no such project, or it is not open to you.")
     project = membership.project
     project.my_role = membership.role  # type: ignore[attr-defined]
+    project.my_membership = membership  # type: ignore[attr-defined]
     return project

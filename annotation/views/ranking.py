@@ -7,6 +7,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 
 from annotation.access import get_project
+from annotation.models import Report
 from annotation.selectors.open_work import for_annotators
 
 
@@ -16,4 +17,7 @@ from annotation.selectors.open_work import for_annotators
 def annotate(request: HttpRequest, slug: str) -> HttpResponse:
     """The ranking page's frame. What is ranked comes over the API: nothing here tells contestants apart."""
     project = get_project(request.user, slug)
-    return render(request, "annotation/annotate.html", for_annotators(user=request.user, project=project))
+    context = for_annotators(user=request.user, project=project)
+    # `other` has a field of its own.
+    context["report_categories"] = [choice for choice in Report.Category.choices if choice[0] != "other"]
+    return render(request, "annotation/annotate.html", context)

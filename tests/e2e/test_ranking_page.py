@@ -1,17 +1,24 @@
-"""An annotator signs in with a real browser and ranks: by keyboard, by buttons and by dragging."""
+"""The ranking page by buttons and by dragging, and what it does when answers get lost, twice or late."""
 
 import re
-from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from annotation.models import Assignment, Completion, Contestant, Judgment
-from tests.cast import PASSWORD, Cast, assemble, open_ranking
+from tests.cast import Cast, assemble, open_ranking
+from tests.e2e.annotating import (
+    OpenPage,
+    all_done,
+    card,
+    next_after,
+    ranks_of,
+    shown,
+    sign_in,
+    steps_are_kept,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
-
-OpenPage = Callable[..., Page]
 
 
 @pytest.fixture
@@ -19,62 +26,16 @@ def cast(live_server: object) -> Cast:
     return assemble()
 
 
-def sign_in(page: Page, site: str, username: str = "anna") -> None:
-    page.goto(f"{site}/p/tea/annotate/")
-    page.get_by_label("Username").fill(username)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page).to_have_url(f"{site}/p/tea/annotate/")
-
-
-def shown(page: Page) -> str:
-    """Id of the comparison on the board, once there is one."""
-    board = page.locator("#board[aria-busy=false]")
-    expect(board).to_be_visible()
-    return board.get_attribute("data-assignment") or ""
-
-
-def next_after(page: Page, assignment: str) -> str:
-    """Id of the comparison that follows."""
-    expect(page.locator("#board")).not_to_have_attribute("data-assignment", assignment)
-    return shown(page)
-
-
-def card(page: Page, position: int) -> object:
-    return page.get_by_role("article", name=f"Completion {position}", exact=True)
-
-
-def ranks_of(assignment: str) -> list[int]:
-    """What was recorded, in the order in which this annotator saw the completions."""
-    judgment = Judgment.objects.get(assignment=assignment)
-    ranks = dict(judgment.ranking.values_list("completion_id", "rank"))
-    return [ranks[completion] for completion in judgment.assignment.shown_order]
-
-
-def keep_steps(page: Page) -> None:
-    expect(page.locator("#kept")).to_have_text("Your steps are kept.")
-
-
-def test_an_annotator_ranks_by_keyboard_by_buttons_and_by_dragging(
+def test_an_annotator_ranks_by_buttons_and_by_dragging(
     cast: Cast, live_server: object, open_page: OpenPage
 ) -> None:
-    open_ranking(cast, comparisons=3, completions=4)
+    open_ranking(cast, comparisons=2, completions=4)
     page = open_page(viewport={"width": 1440, "height": 1000})
     sign_in(page, live_server.url)
     send = page.get_by_role("button", name="Send Enter")
 
-    by_keyboard = shown(page)
+    by_buttons = shown(page)
     expect(send).to_be_disabled()
-    page.keyboard.press("Enter")  # an untouched order is no answer
-    for key in "3=14":
-        page.keyboard.press(key)
-    expect(send).to_be_disabled()
-    page.keyboard.press("2")
-    expect(page.locator("#state")).to_have_text("1 = 3 > 4 > 2")
-    expect(page.locator("#live")).to_contain_text("Completion 2 is 3rd")
-    page.keyboard.press("Enter")
-
-    by_buttons = next_after(page, by_keyboard)
     for position, place in ((1, "4th"), (2, "1st"), (3, "2nd"), (4, "2nd")):
         card(page, position).get_by_role("button", name=place).click()
     expect(page.locator("#state")).to_have_text("2 > 3 = 4 > 1")
@@ -88,12 +49,11 @@ def test_an_annotator_ranks_by_keyboard_by_buttons_and_by_dragging(
     expect(page.locator("#state")).to_have_text("2 > 1 > 4 > 3")
     send.click()
 
-    expect(page.get_by_role("heading", name="All done for now")).to_be_visible()
-    assert ranks_of(by_keyboard) == [1, 3, 1, 2]
+    all_done(page)
     assert ranks_of(by_buttons) == [2, 1, 3, 3]
     assert ranks_of(by_dragging) == [2, 1, 4, 3]
     judgments = Judgment.objects.filter(annotator=cast.anna, source=Judgment.Source.PERSON)
-    assert judgments.count() == 3
+    assert judgments.count() == 2
     assert all(judgment.is_counted for judgment in judgments)
 
 
@@ -108,57 +68,6 @@ def drag_to_the_end(page: Page, position: int) -> None:
     page.mouse.move(target["x"] + 80, target["y"] + target["height"] - 4, steps=3)
     page.mouse.up()
     expect(page.locator("#order li")).to_have_count(ranked + 1)
-
-
-def test_of_two_completions_one_key_says_which_is_better(
-    cast: Cast, live_server: object, open_page: OpenPage
-) -> None:
-    open_ranking(cast, comparisons=3, completions=2)
-    page = open_page()
-    sign_in(page, live_server.url)
-
-    first = shown(page)
-    page.keyboard.press("2")
-    page.keyboard.press("Enter")
-    second = next_after(page, first)
-    page.keyboard.press("=")
-    page.keyboard.press("Enter")
-    third = next_after(page, second)
-    card(page, 1).get_by_role("button", name="1 is better").click()
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="All done for now")).to_be_visible()
-
-    assert [ranks_of(first), ranks_of(second), ranks_of(third)] == [[2, 1], [1, 1], [1, 2]]
-
-
-def test_all_bad_cannot_judge_and_skip_are_recorded_with_their_reasons(
-    cast: Cast, live_server: object, open_page: OpenPage
-) -> None:
-    open_ranking(cast, comparisons=3, completions=3)
-    page = open_page()
-    sign_in(page, live_server.url)
-
-    all_bad = shown(page)
-    page.keyboard.press("a")
-    page.get_by_role("button", name="Send “all bad”").press("Enter")
-
-    cannot = next_after(page, all_bad)
-    page.get_by_role("button", name="Cannot judge").click()
-    page.get_by_role("button", name="Send “cannot judge”").click()
-    expect(page.get_by_text("Say in a few words why.")).to_be_visible()
-    page.get_by_role("textbox", name="Reason").fill("It is about chess.")
-    page.get_by_role("button", name="Send “cannot judge”").click()
-
-    skipped = next_after(page, cannot)
-    page.keyboard.press("s")
-    page.get_by_role("button", name="Skip it").click()
-    expect(page.get_by_role("heading", name="All done for now")).to_be_visible()
-
-    assert Judgment.objects.get(assignment=all_bad).outcome == Judgment.Outcome.ALL_BAD
-    judgment = Judgment.objects.get(assignment=cannot)
-    assert (judgment.outcome, judgment.reason) == (Judgment.Outcome.CANNOT_JUDGE, "It is about chess.")
-    assert Assignment.objects.get(pk=skipped).state == Assignment.State.SKIPPED
-    assert not Judgment.objects.filter(assignment=skipped).exists()
 
 
 def test_steps_can_be_undone_before_sending(cast: Cast, live_server: object, open_page: OpenPage) -> None:
@@ -185,9 +94,11 @@ def test_a_reload_brings_back_what_was_done(cast: Cast, live_server: object, ope
     sign_in(page, live_server.url)
 
     assignment = shown(page)
-    page.keyboard.press("4")
+    page.keyboard.press("Shift+Digit4")
+    page.keyboard.press("1")
     page.keyboard.press("Shift+Digit2")
-    keep_steps(page)
+    page.keyboard.press("1")
+    steps_are_kept(page)
     page.reload()
     assert shown(page) == assignment
     expect(page.locator("#state")).to_have_text("2 more to place.")
@@ -227,7 +138,7 @@ def test_an_answer_that_got_lost_is_sent_again_under_the_same_key(
     first = shown(page)
     page.keyboard.press("2")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Your ranking is kept here")).to_be_visible()
+    expect(page.get_by_text("Your judgment is kept here")).to_be_visible()
     page.get_by_role("button", name="Send now").click()
     next_after(page, first)
 
@@ -269,7 +180,7 @@ def test_nothing_an_annotator_gets_tells_the_contestants_apart(
     shown(page)
     for key in "1234":
         page.keyboard.press(key)
-    keep_steps(page)
+    steps_are_kept(page)
     page.wait_for_load_state("networkidle")
 
     said = "\n".join([page.content(), *answers]).lower()
@@ -279,7 +190,9 @@ def test_nothing_an_annotator_gets_tells_the_contestants_apart(
     keys = set(re.findall(r'"(\w+)":', answers[0]))
     assert keys <= {
         "assignment", "round", "name", "rehearsal", "prompt", "messages", "role", "html", "text",
-        "completions", "position", "lease_until", "draft", "progress", "done_by_me", "done_today", "remaining",
+        "completions", "position", "lease_until", "draft", "kind", "sensitive", "asked", "strength_levels", "flags",
+        "aspects", "guideline", "judgment", "revisable_until", "done_by_me", "done_today", "left", "rounds", "filled",
+        "places",
     }  # fmt: skip
     for completion in Completion.objects.filter(pk__in=board.shown_order):
         assert completion.contestant.digest not in said

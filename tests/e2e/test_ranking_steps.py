@@ -1,17 +1,14 @@
 """The ranking page over time: reservations that run out, and whatever order the steps come in."""
 
-from collections.abc import Callable
-
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from annotation.models import Assignment, Judgment
 from annotation.services.claims import expire_leases
-from tests.cast import PASSWORD, Cast, assemble, open_ranking
+from tests.cast import Cast, assemble, open_ranking
+from tests.e2e.annotating import OpenPage, shown, sign_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
-
-OpenPage = Callable[..., Page]
 
 # 400 walks of 40 random steps; returns what broke a rule, each with the walk that did.
 RANDOM_WALKS = """
@@ -30,7 +27,7 @@ async () => {
       const sequence = order.tiers().flat().filter((other) => other !== position);
       sequence.splice(random(sequence.length + 1), 0, position);
       const steps = [
-        ["placeNext", position], ["setPlace", position, place], ["tieWithLast", position], ["toggleTie", position],
+        ["setPlace", position, place], ["tieWithLast", position], ["toggleTie", position],
         ["move", position, -1], ["move", position, 1], ["drag", position, sequence], ["drag", position, []],
       ];
       const [name, ...values] = steps[random(steps.length)];
@@ -60,20 +57,13 @@ def cast(live_server: object) -> Cast:
     return assemble()
 
 
-def sign_in(page: Page, site: str) -> None:
-    page.goto(f"{site}/p/tea/annotate/")
-    page.get_by_label("Username").fill("anna")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.locator("#board[aria-busy=false]")).to_be_visible()
-
-
 def test_whatever_the_steps_a_complete_ranking_has_no_gaps_and_each_step_can_be_undone(
     cast: Cast, live_server: object, open_page: OpenPage
 ) -> None:
     open_ranking(cast, comparisons=1)
     page = open_page()
     sign_in(page, live_server.url)
+    shown(page)
     assert page.evaluate(RANDOM_WALKS) == []
 
 
@@ -84,6 +74,7 @@ def test_a_reservation_is_warned_of_can_be_kept_and_after_its_end_the_ranking_st
     page = open_page()
     page.clock.install()
     sign_in(page, live_server.url)
+    shown(page)
     page.keyboard.press("1")
 
     page.clock.fast_forward("14:10")  # of 15 minutes, without a sign of life

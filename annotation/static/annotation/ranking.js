@@ -1,14 +1,19 @@
-// The ranking page: claim, rank, send, next. Everything that is sent may be sent again without harm.
+// The ranking page: claim, judge, send, next. Everything that is sent may be sent again without harm.
 //
-// One comparison is on the board (`current`), the next is fetched ahead (`ahead`, a promise). What the annotator does
-// lives in `order`, goes to the server as a draft, and is only ever dropped after a definite answer.
+// One comparison is on the board (`board`), the next is fetched ahead (`ahead`, a promise). What the annotator does
+// lives in a Work (`work`), goes to the server as a draft, and is only ever dropped after a definite answer.
 
 import { Api, Refusal } from "./ranking/api.js";
+import { unfold } from "./ranking/cards.js";
 import { Clock } from "./ranking/clock.js";
+import { bindControls, open } from "./ranking/controls.js";
+import { Differences } from "./ranking/differences.js";
+import { Guideline } from "./ranking/guideline.js";
 import { Lease } from "./ranking/lease.js";
-import { bindControls } from "./ranking/controls.js";
-import { Order } from "./ranking/order.js";
+import { announce, notice } from "./ranking/notices.js";
 import { Outbox } from "./ranking/outbox.js";
+import { Progress } from "./ranking/progress.js";
+import { Work } from "./ranking/work.js";
 import * as view from "./ranking/view.js";
 
 const DRAFT_PAUSE_MS = 500;
@@ -21,17 +26,19 @@ const lease = new Lease({ api, clock });
 const outbox = new Outbox({
   api,
   prefix: `rankloop.send.${page.dataset.user}.${page.dataset.slug}.`,
-  onWaiting: (pause) => view.notice("sending", `The server can't be reached. Your ranking is kept here and is sent again in ${Math.round(pause / 1000)} s.`, {
+  onWaiting: (pause) => notice("sending", `The server can't be reached. Your judgment is kept here and is sent again in ${Math.round(pause / 1000)} s.`, {
     action: { text: "Send now", run: () => outbox.hurry() },
   }),
 });
-const progress = { today: Number(page.dataset.doneToday), left: Number(page.dataset.left) };
+const progress = new Progress(api, { today: Number(page.dataset.doneToday), left: Number(page.dataset.left) });
+const differences = new Differences();
+const guideline = new Guideline(api, { newest: Number(page.dataset.guideline), read: Number(page.dataset.guidelineRead) });
 
-let current = null;
-let order = null;
-let tying = false;
+let board = null;
+let work = null;
 let sending = false;
 let ahead = null;
+let lastSent = null;
 let draftTimer = null;
 let pollTimer = null;
 
@@ -40,16 +47,17 @@ let pollTimer = null;
 async function next() {
   clearTimeout(pollTimer);
   clearTimeout(draftTimer);
+  draftTimer = null;
   const fetched = ahead;
   ahead = null;
-  let board = fetched && await fetched;
+  let following = fetched && await fetched;
   try {
-    if (!board || lease.isNearlyOver(board)) board = await claim();
+    if (!following || lease.isNearlyOver(following)) following = await claim();
   } catch (error) {
     return claimFailed(error);
   }
-  if (!board) return nothingLeft();
-  show(board);
+  if (!following) return nothingLeft();
+  show(following);
 }
 
 async function claim() {
@@ -62,40 +70,48 @@ async function claim() {
   }
 }
 
-function show(board) {
-  current = board;
-  order = new Order(board.completions.length);
-  const draft = board.draft || {};
-  clock.restart(Number(draft.active_seconds) || 0);
-  const restored = order.restore(draft.places);
-  tying = false;
-  lease.hold(board);
-  view.drawBoard(board);
+function show(given) {
+  board = given;
+  work = new Work(given);
+  clock.restart(work.activeSeconds);
+  lease.hold(work.revises ? null : given);
+  view.drawBoard(given, { mode: work.mode, revising: Boolean(work.revises) });
   view.showBoard(true);
   view.lock(false);
+  differences.hold(given.completions);
+  guideline.heard(given.guideline);
+  if (work.isDemonstration) view.drawAnswer(work.answer);
+  else view.drawAllNotes(work.notes);
+  work.cursor = work.firstUnplaced();
+  view.drawCursor(work.mode === "ranking" ? work.cursor : null, { focus: false });
   redraw();
-  view.drawProgress(progress);
-  view.noteKept(restored ? "Restored from where you left it." : "");
-  view.announce(`New comparison with ${board.completions.length} completions.${restored ? " Your earlier steps are restored." : ""}`);
+  view.noteKept(work.restored && !work.revises ? "Restored from where you left it." : "");
+  announce(work.greeting());
+  tellRevision();
   scrollTo({ top: 0 });
   document.getElementById("board-title").focus({ preventScroll: true });
-  // Errors of fetching ahead are nobody's business: the claim that follows tells them.
-  ahead = api.claim({ prefetch: true, holding: board.assignment }).catch(() => null);
-  ahead.then((fetched) => { if (current === board) lease.holdAhead(fetched); });
+  if (!work.revises) fetchAhead(given);
+}
+
+// Errors of fetching ahead are nobody's business: the claim that follows tells them.
+function fetchAhead(held) {
+  ahead = api.claim({ prefetch: true, holding: held.assignment }).catch(() => null);
+  ahead.then((fetched) => { if (board === held) lease.holdAhead(fetched); });
 }
 
 function nothingLeft() {
-  current = null;
+  board = null;
+  work = null;
   lease.hold(null);
-  progress.left = 0;
-  view.drawProgress(progress);
+  progress.nothingLeft();
+  tellRevision();
   const seconds = Number(page.dataset.pollSeconds);
   view.showIdle({
     title: progress.today ? "All done for now" : "Nothing to rank right now",
-    text: `Either everything is ranked, or others are working on what is left. New work shows up here by itself: this page looks every ${seconds} seconds.`,
+    text: `Either everything is done, or others are working on what is left. New work shows up here by itself: this page looks every ${seconds} seconds.`,
     again: next,
   });
-  view.announce("Nothing left to rank right now.");
+  announce("Nothing left to rank right now.");
   poll(seconds * 1000);
 }
 
@@ -116,39 +132,41 @@ function poll(milliseconds) {
 }
 
 function tellSignedOut(again) {
-  view.notice("session", "You are signed out. Your work is kept.", {
+  notice("session", "You are signed out. Your work is kept.", {
     kind: "bad",
     link: { href: page.dataset.signIn, text: "Sign in in another tab" },
-    action: { text: "I am back: try again", run: () => { view.notice("session", ""); again(); } },
+    action: { text: "I am back: try again", run: () => { notice("session", ""); again(); } },
   });
 }
 
 // --- sending ---
 
-async function send(outcome, reason = "") {
-  if (!current || sending || (outcome === "ranked" && !order.isComplete)) return;
-  const body = { outcome, reason, active_seconds: clock.read() };
-  if (outcome === "ranked") body.ranks = order.ranks();
-  await deliver(current.assignment, body);
+async function send() {
+  if (board && !sending && work.isComplete) await deliver(board.assignment, work.toSend(work.isDemonstration ? "demonstrated" : "ranked", clock.read()));
+}
+
+async function sendOutcome(outcome, reason) {
+  if (board && !sending) await deliver(board.assignment, work.toSend(outcome, clock.read(), reason));
 }
 
 async function deliver(assignment, body) {
   sending = true;
   clearTimeout(draftTimer);
+  draftTimer = null;
   view.lock(true);
   view.noteKept("Sending …");
   try {
     const answer = await outbox.deliver(assignment, body);
-    progress.today += 1;
-    progress.left = Math.max(0, progress.left - 1);
-    view.notice("sent", answer.counted ? "" : "Kept, but not counted: your reservation had run out and somebody else had taken the place.");
+    if (!body.replaces) progress.count();
+    lastSent = assignment;
+    notice("sent", answer.counted ? "" : "Kept, but not counted: your reservation had run out and somebody else had taken the place.");
     await next();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     await refused(error, () => deliver(assignment, body));
   } finally {
     sending = false;
-    view.notice("sending", "");
+    notice("sending", "");
     if (!document.getElementById("notice-session")) view.lock(false);
   }
 }
@@ -156,76 +174,184 @@ async function deliver(assignment, body) {
 async function refused(error, again) {
   view.noteKept("");
   if (error.status === 403) return tellSignedOut(again);
-  view.notice("sent", error.message, { kind: "bad" });
+  notice("sent", error.message, { kind: "bad" });
   // 400: to be mended here. Otherwise this comparison is over for us (judged already, or not ours): go on.
-  if (error.status !== 400) await next();
+  if (error.status === 400) saveDraft();
+  else await next();
 }
 
-async function skip(reason) {
-  if (!current || sending) return;
+// Skips and reports: both leave the comparison to others.
+async function pass(request) {
+  if (!board || sending) return;
+  if (work.revises) return notice("sent", "You have judged this one already: revise it, or press Escape to leave it as it is.");
   sending = true;
   view.lock(true);
   try {
-    await api.skip(current.assignment, reason);
-    progress.left = Math.max(0, progress.left - 1);
-    view.notice("sent", "");
+    await request(board.assignment);
+    progress.pass();
+    notice("sent", "");
     await next();
   } catch (error) {
-    if (error instanceof Refusal) await refused(error, () => skip(reason));
-    else view.notice("sent", "The server can't be reached, so nothing was skipped. Try again in a moment.");
+    if (error instanceof Refusal) await refused(error, () => pass(request));
+    else notice("sent", "The server can't be reached, so nothing was sent. Try again in a moment.");
   } finally {
     sending = false;
     view.lock(false);
   }
 }
 
-// --- ranking ---
+// --- revising ---
 
-function redraw() { view.drawOrder(order, { tying }); }
+async function revise(assignment) {
+  if (!assignment || sending) return;
+  if (draftTimer !== null) await saveDraft();
+  try {
+    const given = await api.board(assignment);
+    if (!given.judgment) return notice("sent", "That comparison has not been judged yet.");
+    if (given.judgment.outcome === "withdrawn") return notice("sent", "You have withdrawn that judgment.");
+    if (Date.parse(given.revisable_until) < Date.now()) return notice("sent", "The time to revise that judgment is over. You can still withdraw it under “My work”.");
+    // What is on the board stays reserved; it comes back with its draft.
+    giveBackAhead();
+    show(given);
+  } catch (error) {
+    notice("sent", error instanceof Refusal ? error.message : "The server can't be reached. Try again in a moment.", { kind: "bad" });
+  }
+}
+
+function leaveRevision() {
+  if (!work?.revises || sending) return false;
+  next();
+  return true;
+}
+
+function tellRevision() {
+  if (work?.revises) {
+    notice("revise", "You are revising a judgment you have sent. Sending replaces it; both are kept.", { kind: "", action: { text: "Leave it as it is (Esc)", run: leaveRevision } });
+  } else if (lastSent) {
+    notice("revise", "Sent.", { kind: "quiet-notice", action: { text: "Revise it (z)", run: () => revise(lastSent) } });
+  } else notice("revise", "");
+}
+
+// --- judging ---
+
+function redraw() {
+  if (work.isDemonstration) view.drawAnswerState(work.answer);
+  else view.drawOrder(work.order, work.levels);
+}
 
 // Runs one step on the order; says what came of it, and keeps it.
-function step(change, position = null) {
-  if (!current || sending) return;
-  const before = order.places.join();
-  tying = false;
-  change(order);
+function step(change, position = 1) {
+  if (!board || sending || work.isDemonstration) return;
+  const before = work.fingerprint();
+  change(work.order);
   redraw();
-  if (order.places.join() === before) return;
-  view.announce(position ? spokenFor(position) : view.describe(order) || "Nothing is placed.");
+  if (work.fingerprint() === before) return;
+  announce(work.spoken(position));
   keepDraft();
 }
 
-const spokenFor = (position) => (order.count === 2 ? view.describe(order) || "Not chosen yet." : view.spoken(order, position));
+function pressDigit(digit, { jump }) {
+  if (work.mode === "pair") {
+    const chosen = digit - work.levels - 1;
+    if (chosen <= work.levels) step((order) => order.choosePair(chosen));
+  } else if (work.mode === "ranking" && digit <= work.order.count) {
+    if (jump) choose(digit);
+    else place(work.cursor, digit);
+  }
+}
 
-function pressDigit(digit, { tied }) {
-  if (!current || sending || digit > order.count) return;
-  if (order.count === 2) return step(() => order.choosePair(String(digit)), digit);
-  if (tied || tying) return step(() => order.tieWithLast(digit) || order.placeNext(digit), digit);
-  step(() => order.placeNext(digit), digit);
+// Places the card with the cursor, which goes on to the next card without a place.
+function place(position, rank) {
+  step((order) => { if (order.placeOf(position) !== rank) order.setPlace(position, rank); }, position);
+  choose(work.firstUnplaced() || position);
 }
 
 function pressTie() {
-  if (!current || sending) return;
-  if (order.count === 2) return step(() => order.choosePair("tie"), 1);
-  const possible = !order.isComplete && order.lastPlaced !== null && order.placeOf(order.lastPlaced) !== null;
-  tying = possible && !tying;
-  redraw();
-  view.announce(tying ? `The next number ties with ${order.lastPlaced}.` : possible ? "No tie." : "Place one first, then =, then the one that ties with it.");
+  if (work.mode === "pair") return step((order) => order.choosePair(0));
+  const { order, cursor } = work;
+  const last = order.lastPlaced && order.placeOf(order.lastPlaced);
+  if (last) place(cursor, last);
+  else announce("Place one first; = then gives the next the same place.");
+}
+
+function choose(position) {
+  if (!board || work.mode !== "ranking" || !position) return;
+  work.cursor = position;
+  view.drawCursor(position, { focus: true });
+}
+
+function pressArrow(by) {
+  if (work.mode === "pair") {
+    const now = work.order.pairStep ?? 0;
+    const chosen = Math.max(-work.levels, Math.min(work.levels, now + by));
+    return step((order) => order.choosePair(chosen));
+  }
+  if (work.mode !== "ranking") return false;
+  choose(Math.max(1, Math.min(work.order.count, work.cursor + by)));
+}
+
+function moveCurrent(by) {
+  // A card without a place can't move: the arrow scrolls the page as ever.
+  if (work.mode !== "ranking" || work.order.placeOf(work.cursor) === null) return false;
+  step((order) => order.move(work.cursor, by), work.cursor);
+}
+
+function changeNotes(position, change) {
+  if (!board || sending) return;
+  change(work.notes);
+  view.drawAllNotes(work.notes);
+  keepDraft();
+}
+
+function openNotes(position = work.cursor || 1) {
+  if (work.isDemonstration) return false;
+  const wanted = position > work.order.count ? 1 : position;
+  if (work.mode === "ranking") work.cursor = wanted;
+  view.openNotes(wanted, true);
+}
+
+function writeBetter(position) {
+  const note = work.notes.of(position);
+  if (!note.better) changeNotes(position, () => { note.better = board.completions[position - 1].text; });
+  view.cardAt(position).querySelector("[data-note=better]").focus();
 }
 
 bindControls({
-  canWork: () => Boolean(current) && !sending,
+  canWork: () => Boolean(board) && !sending,
   pressDigit,
   pressTie,
-  undo: () => step(() => order.undo()),
-  send: () => send("ranked"),
-  sendOutcome: send,
-  skip,
-  setPlace: (position, place) => step(() => order.setPlace(position, place), position),
-  toggleTie: (position) => step(() => order.toggleTie(position), position),
-  move: (position, by) => step(() => order.move(position, by), position),
-  choosePair: (choice) => step(() => order.choosePair(choice), 1),
-  drag: (position, sequence) => { step(() => order.drag(position, sequence), position); redraw(); },
+  pressArrow,
+  moveCurrent,
+  choose,
+  undo: () => { step((order) => order.undo()); choose(work.firstUnplaced()); },
+  send,
+  sendOutcome,
+  skip: (reason) => pass((assignment) => api.skip(assignment, reason)),
+  report: (category, text) => pass((assignment) => api.report(assignment, category, text)),
+  openAllBad: () => { if (work && !work.isDemonstration) open("all-bad-dialog"); },
+  setPlace: (position, rank) => { step((order) => order.setPlace(position, rank), position); work.cursor = position; },
+  toggleTie: (position) => step((order) => order.toggleTie(position), position),
+  move: (position, by) => step((order) => order.move(position, by), position),
+  chooseStep: (chosen) => step((order) => order.choosePair(chosen)),
+  drag: (position, sequence) => { step((order) => order.drag(position, sequence), position); redraw(); },
+  toggleFlag: (position, flag) => changeNotes(position, (notes) => notes.toggleFlag(position, flag)),
+  rate: (position, aspect, points) => changeNotes(position, (notes) => notes.rate(position, aspect, points)),
+  write: (position, field, text) => changeNotes(position, (notes) => { notes.of(position)[field] = text; }),
+  writeAnswer: (text) => { if (work?.isDemonstration) { work.answer = text; redraw(); keepDraft(); } },
+  openNotes,
+  toggleNotes: (position) => view.openNotes(position, view.cardAt(position).querySelector(".notes").hidden),
+  closeNotes: (position) => view.openNotes(position, false),
+  writeBetter,
+  dropBetter: (position) => {
+    changeNotes(position, (notes) => { notes.of(position).better = ""; });
+    view.cardAt(position).querySelector("[data-write-better]").focus();
+  },
+  openDifferences: () => (board && board.completions.length > 1 && !view.isBlurred() ? differences.open(work.cursor) : false),
+  openGuideline: () => guideline.open(),
+  unblur: () => { view.unblur(); announce("Shown."); },
+  unfold: () => unfold(document.getElementById("board")),
+  reviseLast: () => revise(lastSent),
+  leaveRevision,
 });
 
 // --- keeping what was done ---
@@ -236,20 +362,28 @@ function keepDraft() {
 }
 
 async function saveDraft() {
+  clearTimeout(draftTimer);
   draftTimer = null;
-  const { assignment } = current;
+  // Of a judgment that was sent there is no draft: what was sent stays until the revision is.
+  if (!board || work.revises) return;
+  const { assignment } = board;
+  const tell = (text) => { if (board?.assignment === assignment) view.noteKept(text); };
   try {
-    await api.draft(assignment, { places: order.places, active_seconds: clock.read() });
-    if (current?.assignment === assignment) view.noteKept("Your steps are kept.");
-  } catch {
-    if (current?.assignment === assignment) view.noteKept("Your steps are kept on this page only: the server can't be reached.");
+    await api.draft(assignment, work.toDraft(clock.read()));
+    tell("Your steps are kept.");
+  } catch (error) {
+    tell(error instanceof Refusal ? error.message : "Your steps are kept on this page only: the server can't be reached.");
   }
 }
 
-addEventListener("pagehide", () => {
-  if (draftTimer !== null && current && !sending) { clearTimeout(draftTimer); saveDraft(); }
-  ahead?.then((board) => board && api.release(board.assignment).catch(() => {}));
+function giveBackAhead() {
+  ahead?.then((fetched) => fetched && api.release(fetched.assignment).catch(() => {}));
   ahead = null;
+}
+
+addEventListener("pagehide", () => {
+  if (draftTimer !== null && !sending) saveDraft();
+  giveBackAhead();
 });
 // The page comes back whole from the browser's memory: what was fetched ahead has been given back.
 addEventListener("pageshow", (event) => { if (event.persisted) lease.renewNow(); });
@@ -260,18 +394,24 @@ addEventListener("beforeunload", (event) => { if (outbox.waiting.length) event.p
 async function begin() {
   // The page was left while a judgment was on its way: it goes first.
   for (const assignment of outbox.waiting) {
-    view.showIdle({ title: "Sending your last ranking …" });
+    view.showIdle({ title: "Sending your last judgment …" });
     try {
       await outbox.deliver(assignment);
-      progress.today += 1;
+      lastSent = assignment;
     } catch (error) {
       if (error.status === 403) return tellSignedOut(begin);
-      view.notice("sent", error.message, { kind: "bad" });
+      notice("sent", error.message, { kind: "bad" });
     }
-    view.notice("sending", "");
+    notice("sending", "");
   }
-  await next();
+  const wanted = new URLSearchParams(location.search).get("revise");
+  if (wanted) {
+    history.replaceState(null, "", location.pathname);
+    await revise(wanted);
+  }
+  if (!board) await next();
+  progress.fetch();
 }
 
-view.drawProgress(progress);
+progress.draw();
 await begin();

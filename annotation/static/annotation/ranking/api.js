@@ -15,16 +15,22 @@ export class Api {
   }
 
   claim(body = {}) { return this.#send("POST", this.claimAddress, body); }
+  board(assignment) { return this.#send("GET", `${this.base}assignments/${assignment}`); }
   submit(assignment, body) { return this.#send("POST", this.#address(assignment, "submit"), body); }
+  revise(assignment, body) { return this.#send("POST", this.#address(assignment, "revise"), body); }
+  report(assignment, category, text) { return this.#send("POST", this.#address(assignment, "report"), { category, text }); }
   skip(assignment, reason) { return this.#send("POST", this.#address(assignment, "skip"), { reason }); }
   renew(assignment) { return this.#send("POST", this.#address(assignment, "renew"), {}); }
+  progress(since) { return this.#send("GET", `${this.base}progress?since=${encodeURIComponent(since.toISOString())}`); }
+  guideline() { return this.#send("GET", `${this.base}guideline`); }
+  guidelineRead(version) { return this.#send("POST", `${this.base}guideline/read`, { version }); }
   // These two may have to outlive the page.
   release(assignment) { return this.#send("POST", this.#address(assignment, "release"), {}, { keepalive: true }); }
   draft(assignment, draft) { return this.#send("PUT", this.#address(assignment, "draft"), draft, { keepalive: true }); }
 
   #address(assignment, what) { return `${this.base}assignments/${assignment}/${what}`; }
 
-  async #send(method, address, body, options = {}) {
+  async #send(method, address, body = undefined, options = {}) {
     let response;
     try {
       response = await fetch(address, {

@@ -1,7 +1,7 @@
 // The reservations this page holds: renewed while somebody works, warned of before they run out.
 
 import { Refusal } from "./api.js";
-import { notice } from "./view.js";
+import { notice } from "./notices.js";
 
 const LOOK_MS = 5000;
 const WARN_MS = 90_000;

@@ -6,6 +6,7 @@ export class Order {
     this.count = count;
     this.places = new Array(count).fill(null); // places[position - 1]
     this.lastPlaced = null;
+    this.strength = null; // of a pair: how much better the preferred one is, from 1
     this.history = [];
   }
 
@@ -36,7 +37,7 @@ export class Order {
 
   undo() {
     const before = this.history.pop();
-    if (before) ({ places: this.places, lastPlaced: this.lastPlaced } = before);
+    if (before) ({ places: this.places, lastPlaced: this.lastPlaced, strength: this.strength } = before);
     return Boolean(before);
   }
 
@@ -47,14 +48,6 @@ export class Order {
       this.places[position - 1] = again ? null : place;
       if (!again) this.lastPlaced = position;
     });
-  }
-
-  // The next free place; a card that has one is taken back.
-  placeNext(position) {
-    if (this.placeOf(position) !== null) return this.setPlace(position, this.placeOf(position));
-    let place = 1;
-    while (this.places.includes(place)) place += 1;
-    return this.setPlace(position, place);
   }
 
   // The place of the card placed before. False when there is none to tie with.
@@ -107,16 +100,25 @@ export class Order {
     });
   }
 
-  // One of two is better ("1" or "2"), or neither ("tie").
-  choosePair(choice) {
-    const places = { 1: [1, 2], 2: [2, 1], tie: [1, 1] }[choice];
-    this.#change(() => { this.places = places; this.lastPlaced = null; });
+  // A step on a pair's scale: -3 is "A is significantly better", 0 "about the same", 3 "B is significantly better".
+  choosePair(step) {
+    return this.#change(() => {
+      this.places = step < 0 ? [1, 2] : step > 0 ? [2, 1] : [1, 1];
+      this.strength = Math.abs(step) || null;
+    });
   }
 
-  restore(places) {
+  // The step chosen, null before any.
+  get pairStep() {
+    if (!this.isComplete) return null;
+    return (this.strength || 1) * Math.sign(this.places[0] - this.places[1]);
+  }
+
+  restore(places, strength = null) {
     const fits = Array.isArray(places) && places.length === this.count
       && places.every((place) => place === null || (Number.isInteger(place) && place >= 1 && place <= this.count));
     if (fits) this.places = [...places];
+    if (fits && Number.isInteger(strength) && strength >= 1 && strength <= 3) this.strength = strength;
     return fits && this.placedCount > 0;
   }
 
@@ -133,7 +135,7 @@ export class Order {
   }
 
   #change(change) {
-    this.history.push({ places: [...this.places], lastPlaced: this.lastPlaced });
+    this.history.push({ places: [...this.places], lastPlaced: this.lastPlaced, strength: this.strength });
     change();
     if (this.isComplete) this.places = this.ranks();
     return true;

@@ -36,7 +36,8 @@ export class Outbox {
     const sent = this.prepare(assignment, body);
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
       try {
-        const answer = await this.api.submit(assignment, sent);
+        // What replaces an earlier judgment says which; everything else is a first one.
+        const answer = await (sent.replaces ? this.api.revise(assignment, sent) : this.api.submit(assignment, sent));
         sessionStorage.removeItem(this.prefix + assignment);
         return answer;
       } catch (error) {

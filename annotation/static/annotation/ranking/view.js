@@ -1,120 +1,140 @@
-// Drawing: the board, the ranked list, notices. Knows the page's elements and the order, not the server.
+// Drawing the board. Knows the page's elements, the order and the notes, not the server.
+
+import { button, drawCard, drawNotes, drawText, fromTemplate } from "./cards.js";
+import { ORDINALS, describe, roleName, stepName } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
-const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th"];
-const ROLE_NAMES = { system: "System prompt", user: "User", assistant: "Assistant" };
+const cards = () => byId("completions").children;
+export const cardAt = (position) => cards()[position - 1];
 
-// The one place where HTML of the server comes in. The server has cleaned it by an allow-list.
-function setCleanedHtml(element, html) { element.innerHTML = html; }
+const TITLES = { demonstration: "Write the ideal answer", pair: "Which is better?", ranking: "Rank the completions" };
 
-function fromTemplate(id) { return byId(id).content.firstElementChild.cloneNode(true); }
-
-export function drawBoard(board) {
+export function drawBoard(board, { mode, revising }) {
+  const count = board.completions.length;
+  byId("board-title").textContent = revising ? "Revise what you sent" : TITLES[mode];
   byId("rehearsal").hidden = !board.round.rehearsal;
   byId("messages").replaceChildren(...board.prompt.messages.map(drawMessage));
-  const count = board.completions.length;
-  byId("board").classList.toggle("is-pair", count === 2);
+  byId("board").className = `is-${mode}`;
   byId("board").dataset.assignment = board.assignment;
-  byId("completions").replaceChildren(...board.completions.map((completion) => drawCard(completion, count)));
+  byId("completions").replaceChildren(...board.completions.map((completion) => drawCard(completion, count, board.asked)));
+  const { strength_levels: levels } = board.asked;
+  byId("scale").replaceChildren(...(mode === "pair" ? drawScale(levels) : []));
+  setBlurred(board.sensitive.length > 0);
+  byId("sensitive-what").textContent = board.sensitive.join(", ");
+  for (const word of document.querySelectorAll("[data-both]")) word.textContent = count === 2 ? "Both bad" : "All bad";
+  byId("send").firstChild.textContent = revising ? "Send revision " : "Send ";
+  byId("send").querySelector("kbd").textContent = mode === "demonstration" ? "Ctrl Enter" : "Enter";
 }
 
 function drawMessage(message) {
   const element = fromTemplate("message-template");
   element.classList.add(`from-${message.role}`);
-  element.querySelector(".role").textContent = ROLE_NAMES[message.role] || message.role;
-  setCleanedHtml(element.querySelector(".prose"), message.html);
+  element.querySelector(".role").textContent = roleName(message.role);
+  drawText(element.querySelector(".prose"), message);
   return element;
 }
 
-function drawCard(completion, count) {
-  const card = fromTemplate("card-template");
-  const name = `Completion ${completion.position}`;
-  card.dataset.position = completion.position;
-  card.setAttribute("aria-label", name);
-  card.querySelector(".card-number").textContent = completion.position;
-  card.querySelector("h3").textContent = name;
-  setCleanedHtml(card.querySelector(".prose"), completion.html);
-  const ranks = card.querySelector(".rank-buttons");
-  ranks.setAttribute("aria-label", `Place of completion ${completion.position}`);
-  for (let place = 1; place <= count; place += 1) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "quiet";
-    button.dataset.place = place;
-    button.textContent = ORDINALS[place - 1];
-    ranks.append(button);
-  }
-  card.querySelector(".move-buttons").setAttribute("aria-label", `Move completion ${completion.position}`);
-  for (const button of card.querySelectorAll("[data-move]")) {
-    button.setAttribute("aria-label", `${button.title}: completion ${completion.position}`);
-  }
-  const choose = card.querySelector("[data-choose]");
-  choose.dataset.choose = completion.position;
-  choose.querySelector("span").textContent = `${completion.position} is better`;
-  choose.querySelector("kbd").textContent = completion.position;
-  return card;
+// From "A is significantly better" over "About the same" to "B is significantly better", keys 1, 2, 3 ...
+function drawScale(levels) {
+  const steps = Array.from({ length: 2 * levels + 1 }, (_, index) => index - levels);
+  return steps.map((step, index) => {
+    const name = stepName(step, levels);
+    const made = button("", { step }, { label: name });
+    made.append(
+      Object.assign(document.createElement("kbd"), { textContent: index + 1 }),
+      Object.assign(document.createElement("span"), { className: "step-name", textContent: name }),
+      Object.assign(document.createElement("span"), { className: "step-mark", textContent: step === 0 ? "=" : (step < 0 ? "A" : "B") + "+".repeat(Math.abs(step)) }),
+    );
+    return made;
+  });
 }
 
-export function drawOrder(order, { tying }) {
-  const snippet = (position) => byId("completions").children[position - 1].querySelector(".prose").textContent.trim().replace(/\s+/g, " ").slice(0, 90);
-  const entry = (position, place, tiedAbove) => {
-    const element = fromTemplate("entry-template");
-    element.dataset.position = position;
-    element.classList.toggle("tied", tiedAbove);
-    element.querySelector(".entry-place").textContent = tiedAbove ? "=" : place ? ORDINALS[place - 1] : "";
-    element.querySelector(".card-number").textContent = position;
-    element.querySelector(".entry-text").textContent = snippet(position) || "(empty)";
-    element.setAttribute("aria-label", `${place ? ORDINALS[place - 1] : "not placed"}${tiedAbove ? ", tied" : ""}: completion ${position}`);
-    return element;
-  };
-  const ranked = order.tiers().flatMap((tier) => tier.map((p, index) => entry(p, order.placeOf(p), index > 0)));
-  const missing = order.positions((p) => order.placeOf(p) === null);
-  byId("order").replaceChildren(...ranked);
-  byId("unplaced").replaceChildren(...missing.map((p) => entry(p, null, false)));
-  byId("unplaced-title").hidden = missing.length === 0;
-
-  for (const card of byId("completions").children) {
-    const position = Number(card.dataset.position);
-    const place = order.placeOf(position);
-    const tied = order.tiedWith(position).length > 0;
-    card.classList.toggle("placed", place !== null);
-    card.classList.toggle("best", place === 1);
-    card.querySelector(".place").textContent = place === null ? "" : `${tied ? "tied " : ""}${ORDINALS[place - 1]}`;
-    for (const button of card.querySelectorAll("[data-place]")) {
-      button.setAttribute("aria-pressed", String(Number(button.dataset.place) === place));
-    }
-    card.querySelector("[data-move=tie]").setAttribute("aria-pressed", String(tied));
-    for (const move of ["up", "down"]) card.querySelector(`[data-move=${move}]`).disabled = place === null;
-    card.querySelector("[data-choose]").setAttribute("aria-pressed", String(place === 1 && !tied));
+export function drawOrder(order, levels) {
+  if (order.count > 2) drawRanked(order);
+  for (const card of cards()) drawPlace(card, order);
+  for (const step of byId("scale").children) {
+    step.setAttribute("aria-pressed", String(order.count === 2 && order.pairStep === Number(step.dataset.step)));
   }
-  byId("tie").setAttribute("aria-pressed", String(order.count === 2 && order.places.join() === "1,1"));
-
   byId("undo").disabled = !order.canUndo;
   byId("send").disabled = !order.isComplete;
-  byId("state").textContent = stateText(order, tying);
+  byId("state").textContent = stateText(order, levels);
 }
 
-function stateText(order, tying) {
-  if (tying) return `= The next number ties with ${order.lastPlaced}.`;
-  const left = order.count - order.placedCount;
-  if (order.count === 2) return order.isComplete ? describe(order) : "Choose one, or a tie.";
-  if (left === order.count) return `Place all ${order.count} to send.`;
-  return left ? `${left} more to place.` : describe(order);
+function drawRanked(order) {
+  const ranked = order.tiers().flatMap((tier) => tier.map((p, index) => drawEntry(p, order.placeOf(p), index > 0)));
+  const missing = order.positions((p) => order.placeOf(p) === null);
+  byId("order").replaceChildren(...ranked);
+  byId("unplaced").replaceChildren(...missing.map((p) => drawEntry(p, null, false)));
+  byId("unplaced-title").hidden = missing.length === 0;
 }
 
-// "3 > 1 = 4 > 2"
-export function describe(order) { return order.tiers().map((tier) => tier.join(" = ")).join(" > "); }
+function drawEntry(position, place, tiedAbove) {
+  const element = fromTemplate("entry-template");
+  const snippet = cardAt(position).querySelector(".prose").textContent.trim().replace(/\s+/g, " ").slice(0, 90);
+  element.dataset.position = position;
+  element.classList.toggle("tied", tiedAbove);
+  element.querySelector(".entry-place").textContent = tiedAbove ? "=" : place ? ORDINALS[place - 1] : "";
+  element.querySelector(".card-number").textContent = position;
+  element.querySelector(".entry-text").textContent = snippet || "(empty)";
+  element.querySelector(".for-ears").textContent = `${place ? ORDINALS[place - 1] : "not placed"}${tiedAbove ? ", tied" : ""}: completion`;
+  return element;
+}
 
-// The same for ears.
-export function spoken(order, position) {
+function drawPlace(card, order) {
+  const position = Number(card.dataset.position);
   const place = order.placeOf(position);
-  const left = order.count - order.placedCount;
-  const tied = order.tiedWith(position);
-  const where = place === null ? "is not placed any more" : `is ${ORDINALS[place - 1]}${tied.length ? `, tied with ${tied.join(" and ")}` : ""}`;
-  return `Completion ${position} ${where}. ${left ? `${left} left to place.` : "All are placed; Enter sends."}`;
+  const tied = order.tiedWith(position).length > 0;
+  const isBest = place === 1 && !(order.count === 2 && tied);
+  card.classList.toggle("placed", place !== null);
+  card.classList.toggle("best", isBest);
+  const placeName = place === null ? "" : `${tied ? "tied " : ""}${ORDINALS[place - 1]}`;
+  card.querySelector(".place").textContent = order.count === 2 ? (isBest ? "better" : "") : placeName;
+  for (const rank of card.querySelectorAll("[data-place]")) rank.setAttribute("aria-pressed", String(Number(rank.dataset.place) === place));
+  card.querySelector("[data-move=tie]").setAttribute("aria-pressed", String(tied));
+  for (const move of ["up", "down"]) card.querySelector(`[data-move=${move}]`).disabled = place === null;
 }
 
-export function announce(text) { byId("live").textContent = text; }
+function stateText(order, levels) {
+  const left = order.count - order.placedCount;
+  if (order.count === 2) return order.isComplete ? `${describe(order, levels)}.` : "Choose on the scale.";
+  if (left === order.count) return `Place all ${order.count} to send.`;
+  return left ? `${left} more to place.` : describe(order, levels);
+}
+
+// Which card the next digit places; `focus` also brings it into sight and to a screen reader.
+export function drawCursor(position, { focus }) {
+  for (const card of cards()) card.classList.toggle("current", Number(card.dataset.position) === position);
+  const card = position && cardAt(position);
+  if (focus && card) {
+    card.focus({ preventScroll: true });
+    card.scrollIntoView({ block: "nearest" });
+  }
+}
+
+export function drawAllNotes(notes) { for (const card of cards()) drawNotes(card, notes); }
+
+export function openNotes(position, open) {
+  for (const card of cards()) {
+    const here = open && Number(card.dataset.position) === position;
+    card.querySelector(".notes").hidden = !here;
+    card.querySelector("[data-notes]").setAttribute("aria-expanded", String(here));
+  }
+  if (open) cardAt(position).querySelector(".notes button:not([hidden]), .notes textarea").focus();
+  else cardAt(position)?.focus({ preventScroll: true });
+}
+
+export function drawAnswer(text) {
+  const area = byId("answer");
+  if (area.value !== text) area.value = text;
+  area.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+export function drawAnswerState(text) {
+  const words = text.trim() ? text.trim().split(/\s+/).length : 0;
+  byId("send").disabled = words === 0;
+  byId("undo").disabled = true;
+  byId("state").textContent = words ? `${words.toLocaleString("en")} word${words === 1 ? "" : "s"}.` : "Write the answer to send it.";
+}
 
 export function showBoard(visible) {
   byId("board").hidden = !visible;
@@ -129,9 +149,15 @@ export function showIdle({ title, text = "", again = null }) {
   byId("idle-again").onclick = again;
 }
 
-export function drawProgress({ today, left }) {
-  const rest = left > 0 ? ` · about ${left} left` : "";
-  byId("progress").textContent = `${today} done in the last 24 hours${rest}`;
+export function drawProgress({ today, left, rounds }) {
+  const rest = left > 0 ? ` · about ${left.toLocaleString("en")} left for you` : "";
+  byId("progress").textContent = `${today.toLocaleString("en")} done today${rest}`;
+  const [round] = rounds;
+  byId("round-progress").hidden = !round;
+  if (!round) return;
+  byId("round-progress-bar").max = round.places;
+  byId("round-progress-bar").value = round.filled;
+  byId("round-progress-text").textContent = `${round.name}: ${round.filled.toLocaleString("en")} of ${round.places.toLocaleString("en")} places filled`;
 }
 
 export function lock(locked) {
@@ -139,27 +165,14 @@ export function lock(locked) {
   byId("board").setAttribute("aria-busy", String(locked));
 }
 
-export function noteKept(text) { byId("kept").textContent = text; }
-
-// One notice a topic; the same topic again replaces it, an empty text takes it away.
-export function notice(topic, text, { kind = "warn", action = null, link = null } = {}) {
-  const id = `notice-${topic}`;
-  byId(id)?.remove();
-  if (!text) return;
-  const element = document.createElement("div");
-  element.id = id;
-  element.className = `banner ${kind}`;
-  const words = document.createElement("p");
-  words.textContent = text;
-  element.append(words);
-  if (link) {
-    const anchor = Object.assign(document.createElement("a"), { href: link.href, textContent: link.text, target: "_blank" });
-    words.append(" ", anchor);
-  }
-  if (action) {
-    const button = Object.assign(document.createElement("button"), { type: "button", className: "quiet", textContent: action.text });
-    button.addEventListener("click", action.run);
-    element.append(button);
-  }
-  byId("notices").append(element);
+// Neither to be seen nor to be heard.
+function setBlurred(blurred) {
+  byId("board").classList.toggle("is-blurred", blurred);
+  byId("sensitive").hidden = !blurred;
+  for (const prose of byId("board").querySelectorAll(".message .prose, .completion > .prose")) prose.inert = blurred;
 }
+
+export const unblur = () => setBlurred(false);
+export const isBlurred = () => byId("board").classList.contains("is-blurred");
+
+export function noteKept(text) { byId("kept").textContent = text; }
