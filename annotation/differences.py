@@ -54,8 +54,10 @@ def _by_lines(old: str, new: str) -> Iterator[tuple[str, str]]:
 
 def _matched(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Pairs of what stands in the old and in the new sequence, joined; equal where they match."""
-    start = _common(old, new)
-    end = _common(old[start:][::-1], new[start:][::-1])
+    start = end = 0
+    if len(old) * len(new) > MOST_PAIRS:
+        start = _common(old, new)
+        end = _common(old[start:][::-1], new[start:][::-1])
     a, b = old[start : len(old) - end], new[start : len(new) - end]
     yield "".join(old[:start]), "".join(new[:start])
     if len(a) * len(b) > MOST_PAIRS:

@@ -8,10 +8,10 @@ from annotation.models import Invitation, Membership
 from annotation.services.invitations import LIFETIMES
 
 ROLE_HELP = {
-    "annotator": "ranks",
-    "reviewer": "ranks and reads what others judged",
-    "researcher": "and writes prompts and the guideline, launches rounds, compares models",
-    "admin": "and changes settings and members",
+    "annotator": "ranks completions",
+    "reviewer": "ranks, and reads what others judged",
+    "researcher": "ranks, reads, writes prompts and the guideline, launches rounds, compares models",
+    "admin": "does all of this, and changes settings and members",
 }
 
 

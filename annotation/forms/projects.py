@@ -74,6 +74,13 @@ _GOOD_FOR = {
     "sensitive_categories": "They are matched with the prompts' tags, letter by letter.",
     "leak_phrases": "The usual names are there to begin with. Ordinary words would mask ordinary answers.",
 }
+_LABELS = {
+    "max_prompt_tokens": "Longest prompt (tokens)",
+    "strength_levels": "Strength of a preference",
+    "lease_minutes": "Lease (minutes)",
+    "revise_minutes": "Time to revise (minutes)",
+    "blur_sensitive": "Blur sensitive prompts",
+}
 _HELP = {
     "name": "What people see in lists and at the top of every page.",
     "description": "A sentence or two for people who are new: what the prompts are about and what will be trained.",
@@ -90,6 +97,7 @@ class SettingsForm(forms.Form):
             forms.fields_for_model(
                 Project,
                 SETTINGS,
+                labels=_LABELS,
                 widgets={"description": forms.Textarea(attrs={"rows": 2})},
                 field_classes=dict.fromkeys(lists, LinesField),
             )

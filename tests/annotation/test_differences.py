@@ -49,6 +49,15 @@ def test_words_changed_in_a_row_are_read_together() -> None:
     ]
 
 
+def test_a_line_that_grew_and_one_that_went_are_told_apart() -> None:
+    assert differences("1. True?\n2. Short?\n", "1. True, with amounts?\n") == [
+        Part("equal", "1. True"),
+        Part("ins", ", with amounts"),
+        Part("equal", "?\n"),
+        Part("del", "2. Short?\n"),
+    ]
+
+
 def test_what_is_too_large_to_be_matched_is_still_told_whole(monkeypatch) -> None:
     monkeypatch.setattr(module, "MOST_PAIRS", 3)
     old, new = "a\nb\nc d\nz", "a\nx\nc y\nz"

@@ -16,7 +16,6 @@ export function bindPreview(field) {
   async function show() {
     running?.abort();
     const mine = running = new AbortController();
-    place.setAttribute("aria-busy", "true");
     try {
       const response = await fetch(place.dataset.previewAddress, {
         method: "POST",
@@ -35,7 +34,6 @@ export function bindPreview(field) {
       if (mine.signal.aborted) return; // a newer text is on its way
       tell("The preview can't be made right now. Your text is not lost.");
     }
-    place.removeAttribute("aria-busy");
   }
 
   function tell(text) {
