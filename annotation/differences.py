@@ -38,7 +38,7 @@ def differences(old: str, new: str) -> list[Part]:
     return parts
 
 
-def differences_html(old: str, new: str) -> str:
+def changes_html(old: str, new: str) -> str:
     """The same as HTML: everything escaped, `<del>` and `<ins>` around what changed. Line breaks stay in it."""
     marked = {"equal": "{}", "del": "<del>{}</del>", "ins": "<ins>{}</ins>"}
     return "".join(marked[part.kind].format(escape(part.text)) for part in differences(old, new))

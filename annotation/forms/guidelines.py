@@ -13,7 +13,7 @@ class GuidelineForm(forms.Form):
         label="Text",
         strip=False,
         required=False,  # the service says what an empty one lacks
-        widget=forms.Textarea(attrs={"rows": 24, "data-preview": "preview", "spellcheck": "true"}),
+        widget=forms.Textarea(attrs={"rows": 24, "data-preview": "preview", "dir": "auto"}),
         help_text="Markdown: # heading, **bold**, - list, > quote, `code`.",
     )
 

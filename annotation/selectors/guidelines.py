@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from annotation.differences import differences_html
+from annotation.differences import changes_html
 from annotation.models import Guideline, Project
 
 
@@ -21,8 +21,8 @@ def changes_since(project: Project, version: int, guideline: Guideline) -> str |
     earlier = guideline_of(project, version)
     if earlier is None or earlier.text == guideline.text:
         return None
-    return _differences_html(earlier.text, guideline.text)
+    return _changes_html(earlier.text, guideline.text)
 
 
 # Every annotator asks for the same difference on the day a version comes out.
-_differences_html = lru_cache(maxsize=64)(differences_html)
+_changes_html = lru_cache(maxsize=64)(changes_html)

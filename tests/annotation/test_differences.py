@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotation import differences as module
-from annotation.differences import Part, differences, differences_html
+from annotation.differences import Part, changes_html, differences
 
 # Few different words, so that texts have much in common, with spaces and line breaks of every kind between them.
 TEXTS = st.lists(
@@ -70,7 +70,7 @@ def test_what_is_too_large_to_be_matched_is_still_told_whole(monkeypatch) -> Non
 
 
 def test_nothing_of_either_text_becomes_markup() -> None:
-    html = differences_html("<i>old</i> & more", "<script>alert('x')</script> & more")
+    html = changes_html("<i>old</i> & more", "<script>alert('x')</script> & more")
     assert "<script" not in html
     assert "<i>" not in html
     assert "&amp; more" in html
