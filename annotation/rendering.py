@@ -95,8 +95,13 @@ def _showing_hidden(rule: Any, name: str) -> Callable[..., str]:
 _MARKDOWN = _markdown()
 
 
+def draft_html(text: str) -> str:
+    """HTML of a text that is still being written: the same as safe_html, and not remembered."""
+    return _CLEANER.clean(_MARKDOWN.render(text))
+
+
 # Overlap brings each text back several times within minutes; 4,096 texts are a few megabytes.
 @lru_cache(maxsize=4096)
 def safe_html(text: str) -> str:
     """HTML of a text that a person, an import or a model wrote, safe to put into a page as it is."""
-    return _CLEANER.clean(_MARKDOWN.render(text))
+    return draft_html(text)
