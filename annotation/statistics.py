@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annotation.agreement import preferences
+
 RESAMPLES = 2000
 
 
@@ -70,6 +72,15 @@ def win_rate(observations: Sequence[Observation], *, seed: int = 0, resamples: i
         prompts=len(prompt_names),
         annotators=len(annotator_names),
     )
+
+
+def earlier_preferred(ranks: np.ndarray) -> np.ndarray:
+    """How often each ranking prefers what was shown earlier: (rankings, K) ranks by position to (rankings,) scores.
+
+    The mean over its pairs of positions, a tie counting half. Without a bias for sides it is 0.5 on average, because
+    the order shown is drawn anew for each annotator.
+    """
+    return np.nanmean((1 - preferences(ranks)) / 2, axis=1)
 
 
 def _multiplicities(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotation.views import guidelines, joining, people, projects, prompts, ranking, settings
+from annotation.views import guidelines, joining, people, progress, projects, prompts, ranking, settings
 
 _PROJECT = "p/<slug:slug>"
 
@@ -11,6 +11,7 @@ urlpatterns = [
     path("projects/new/", projects.new_project, name="new-project"),
     path(f"{_PROJECT}/", projects.project, name="project"),
     path(f"{_PROJECT}/annotate/", ranking.annotate, name="annotate"),
+    path(f"{_PROJECT}/progress/", progress.progress, name="progress"),
     path(f"{_PROJECT}/prompts/", prompts.prompts, name="prompts"),
     path(f"{_PROJECT}/prompts/new/", prompts.new_prompt, name="new-prompt"),
     # the project around it: settings, people, guideline

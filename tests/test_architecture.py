@@ -155,7 +155,9 @@ def test_inside_an_app_imports_point_from_the_edge_to_the_facts(importer):
 
 
 PURE = {
+    "annotation.agreement",
     "annotation.differences",
+    "annotation.forecast",
     "annotation.grouping",
     "annotation.importing",
     "annotation.leaks",

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotation.api import annotating, guidelines, people, projects
+from annotation.api import annotating, guidelines, people, progress, projects
 
 _PROJECT = "projects/<slug:slug>"
 _ASSIGNMENT = "projects/<slug:slug>/assignments/<uuid:assignment>"
@@ -11,6 +11,7 @@ urlpatterns = [
     path("projects/<slug:slug>/claim", annotating.ClaimApi.as_view(), name="api-claim"),
     path("projects/<slug:slug>/progress", annotating.ProgressApi.as_view(), name="api-progress"),
     path(_ASSIGNMENT, annotating.BoardApi.as_view(), name="api-board"),
+    path("projects/<slug:slug>/statistics", progress.StatisticsApi.as_view(), name="api-statistics"),
     path(f"{_ASSIGNMENT}/submit", annotating.SubmitApi.as_view(), name="api-submit"),
     path(f"{_ASSIGNMENT}/revise", annotating.ReviseApi.as_view(), name="api-revise"),
     path(f"{_ASSIGNMENT}/withdraw", annotating.WithdrawApi.as_view(), name="api-withdraw"),
