@@ -275,7 +275,7 @@ def _rankings(newest: QuerySet[Judgment]) -> Rankings:
     compared = newest.filter(
         slot__isnull=False, outcome=Judgment.Outcome.RANKED, comparison__kind=Comparison.Kind.REGULAR
     ).order_by("-pk")[:MOST_COMPARED]
-    position = Func(
+    shown_at = Func(
         "judgment__assignment__shown_order",
         "completion_id",
         function="array_position",
@@ -290,7 +290,7 @@ def _rankings(newest: QuerySet[Judgment]) -> Rankings:
             "comparison_id",
             "judgment__comparison__prompt_id",
             "judgment__annotator_id",
-            position,
+            shown_at,
             "rank",
         )
     )

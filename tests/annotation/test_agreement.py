@@ -310,7 +310,7 @@ SIDES = {"left": (1, 2), "right": (2, 1), "tie": (1, 1)}
 
 
 def test_a_real_crowd_leans_to_the_left_and_it_is_found(crowd):
-    """The side of an answer is fixed within a pair there, so pairs hang together; its 13 prompts alone say too little."""
+    """The side of an answer is fixed within a pair there, so pairs hang together; 13 prompts say too little."""
     scores = earlier_preferred(np.array([SIDES[row["winner"]] for row in crowd], dtype=float))
 
     def figure(cluster: str):
