@@ -35,7 +35,8 @@ DAYS_SHOWN = 30
 # intervals of so many are narrow.
 MOST_COMPARED = 8_000
 MOST_REASONS = 12  # of skips; they are free text
-SIDE_RESAMPLES = 500  # the ends wobble by about 3 % of the interval; a win rate takes 2000, for a higher price
+# The ends wobble by about 3 % of the interval; a win rate takes 2000 resamples, and four times as long.
+SIDE_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
