@@ -2,11 +2,13 @@
 
 from django.http import Http404
 
-from annotation.models import Membership, Project
+from annotation.models import Completion, Membership, Project, Report
 from rankloop.accounts.models import User
 
 Role = Membership.Role
 _RANK = {Role.ANNOTATOR: 0, Role.REVIEWER: 1, Role.RESEARCHER: 2, Role.ADMIN: 3}
+# Who may review what others wrote.
+REVIEWERS = [role for role in Role if _RANK[role] >= _RANK[Role.REVIEWER]]
 
 
 def includes(role: str, at_least: str) -> bool:
@@ -31,3 +33,29 @@ def get_project(user: User, slug: str, *, at_least: str = Role.ANNOTATOR) -> Pro
     project.my_role = membership.role  # type: ignore[attr-defined]
     project.my_membership = membership  # type: ignore[attr-defined]
     return project
+
+
+def get_answer(user: User, slug: str, answer: int) -> Completion:
+    """An answer that a person wrote in a project whose reviewer the user is; Http404 alike for all others."""
+    project = get_project(user, slug, at_least=Role.REVIEWER)
+    found = (
+        Completion.objects.filter(pk=answer, prompt__project=project, judgment__isnull=False)
+        .select_related("prompt__project", "judgment")
+        .first()
+    )
+    if found is None:
+        raise Http404("There is no such answer.")
+    return found
+
+
+def get_report(user: User, slug: str, report: int) -> Report:
+    """A report in a project whose reviewer the user is; Http404 alike for all others."""
+    project = get_project(user, slug, at_least=Role.REVIEWER)
+    found = (
+        Report.objects.filter(pk=report, assignment__comparison__round__project=project)
+        .select_related("assignment__comparison__round__project")
+        .first()
+    )
+    if found is None:
+        raise Http404("There is no such report.")
+    return found

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotation.views import guidelines, joining, people, progress, projects, prompts, ranking, settings
+from annotation.views import guidelines, joining, people, progress, projects, prompts, ranking, review, settings
 
 _PROJECT = "p/<slug:slug>"
 
@@ -26,4 +26,5 @@ urlpatterns = [
     path(f"{_PROJECT}/guideline/", guidelines.guideline, name="guideline"),
     path(f"{_PROJECT}/guideline/edit/", guidelines.edit_guideline, name="edit-guideline"),
     path("join/<str:token>/", joining.join, name="join"),
+    path(f"{_PROJECT}/review/", review.review, name="review"),
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 # Goes up when the derivation changes, and is kept with every run that used it.
 PAIRS_VERSION = 1
+SFT_VERSION = 1
 # The file of a dataset in the store that holds its rows, one JSON object a line.
 ROWS_FILE = "rankings.jsonl"
 
@@ -35,10 +36,7 @@ def pair_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> 
             continue
         for better, worse in ranked_pairs(row):
             yield {
-                "prompt": [
-                    {"role": message["role"], "content": texts[message["text"]]}
-                    for message in row["messages"]
-                ],
+                "prompt": _conversation(row, texts),
                 "chosen": [{"role": "assistant", "content": texts[better["text"]]}],
                 "rejected": [{"role": "assistant", "content": texts[worse["text"]]}],
                 "ranking": row["ranking"],
@@ -47,13 +45,48 @@ def pair_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> 
             }
 
 
+def written_answers(row: Row) -> Sequence[Mapping[str, Any]]:
+    """What people wrote with one judgment, approved: edited answers, or a demonstration."""
+    return row.get("edits", ())  # datasets of the first format have none
+
+
+def sft_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> Iterator[dict[str, Any]]:
+    """TRL's prompt and completion form, one object a written answer, for the rows of one split.
+
+    `texts` maps digests to texts. Each answer weighs alike; `ranking` tells those of one judgment.
+    """
+    for row in rows:
+        if row["split"] != split:
+            continue
+        for answer in written_answers(row):
+            yield {
+                "prompt": _conversation(row, texts),
+                "completion": [{"role": "assistant", "content": texts[answer["text"]]}],
+                "ranking": row["ranking"],
+                "prompt_id": row["prompt"],
+                "weight": 1.0,
+            }
+
+
+def _conversation(row: Row, texts: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"role": message["role"], "content": texts[message["text"]]} for message in row["messages"]]
+
+
 def text_digests(rows: Sequence[Row]) -> set[str]:
     """Digests of every text the rows refer to."""
-    return {part["text"] for row in rows for part in [*row["messages"], *row["completions"]]}
+    return {
+        part["text"]
+        for row in rows
+        for part in [*row["messages"], *row["completions"], *written_answers(row)]
+    }
 
 
 def count_rows(rows: Sequence[Row]) -> dict[str, int]:
-    """What a dataset's page tells: judgments, comparisons, pairs in each split, ties, all-bad, cannot-judge."""
+    """What a dataset's page tells: judgments, comparisons, pairs in each split, ties, all-bad, cannot-judge.
+
+    Of written answers, `demonstrations` were written from scratch and `edits` from a completion;
+    `train_demonstrations` and `held_out_demonstrations` count both, as fine-tuning reads them.
+    """
     counts = {
         "judgments": len(rows),
         "comparisons": len({row["comparison"] for row in rows}),
@@ -62,8 +95,15 @@ def count_rows(rows: Sequence[Row]) -> dict[str, int]:
         "tied_pairs": 0,
         "all_bad": sum(row["outcome"] == "all_bad" for row in rows),
         "cannot_judge": sum(row["outcome"] == "cannot_judge" for row in rows),
+        "demonstrations": 0,
+        "edits": 0,
+        "train_demonstrations": 0,
+        "held_out_demonstrations": 0,
     }
     for row in rows:
+        for answer in written_answers(row):
+            counts["demonstrations" if answer["edited_from"] is None else "edits"] += 1
+            counts[f"{row['split']}_demonstrations"] += 1
         counts[f"{row['split']}_pairs"] += len(ranked_pairs(row))
         if row["outcome"] == "ranked":
             ranks = [completion["rank"] for completion in row["completions"]]

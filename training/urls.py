@@ -19,6 +19,7 @@ urlpatterns = [
     path(f"{_ROUND}/retry/", rounds.retry, name="retry-step"),
     path(f"{_ROUND}/skip/", rounds.skip, name="skip-step"),
     path(f"{_ROUND}/end-ranking/", rounds.end, name="end-ranking"),
+    path(f"{_ROUND}/freeze/", rounds.freeze, name="freeze-round"),
     path(f"{_ROUND}/cancel/", rounds.cancel, name="cancel-round"),
     path(f"{_PROJECT}/runs/", runs.runs, name="runs"),
     path(f"{_RUN}/", runs.run_page, name="run"),
@@ -34,6 +35,11 @@ urlpatterns = [
     path(f"{_PROJECT}/checkpoints/add-default/", checkpoints.add_default_base, name="add-default-base"),
     path(f"{_PROJECT}/checkpoints/<int:checkpoint>/", checkpoints.checkpoint_page, name="checkpoint"),
     path(f"{_DATASET}/", checkpoints.dataset_page, name="dataset"),
+    path(
+        f"{_DATASET}/sft-<slug:split>.jsonl",
+        checkpoints.dataset_demonstrations,
+        name="dataset-demonstrations",
+    ),
     path(f"{_DATASET}/<slug:split>.jsonl", checkpoints.dataset_pairs, name="dataset-pairs"),
     path(f"{_PROJECT}/compare/", compare.compare, name="compare"),
 ]

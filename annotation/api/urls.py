@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotation.api import annotating, guidelines, people, progress, projects
+from annotation.api import annotating, guidelines, people, progress, projects, review
 
 _PROJECT = "projects/<slug:slug>"
 _ASSIGNMENT = "projects/<slug:slug>/assignments/<uuid:assignment>"
@@ -45,4 +45,10 @@ urlpatterns = [
         name="api-guideline-version",
     ),
     path(f"{_PROJECT}/preview", guidelines.PreviewApi.as_view(), name="api-preview"),
+    # what people wrote, and what they reported
+    path(f"{_PROJECT}/answers", review.AnswersApi.as_view(), name="api-answers"),
+    path(f"{_PROJECT}/answers/<int:answer>/approve", review.ApproveApi.as_view(), name="api-approve"),
+    path(f"{_PROJECT}/answers/<int:answer>/decline", review.DeclineApi.as_view(), name="api-decline"),
+    path(f"{_PROJECT}/reports", review.ReportsApi.as_view(), name="api-reports"),
+    path(f"{_PROJECT}/reports/<int:report>/resolve", review.ResolveApi.as_view(), name="api-resolve"),
 ]

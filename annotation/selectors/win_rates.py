@@ -64,7 +64,7 @@ def head_to_head(
 
     ranks: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for judgment, contestant, rank in RankedCompletion.objects.filter(
-        judgment__in=[row[0] for row in rows], completion__contestant__in=[a, b]
+        judgment__in=[row[0] for row in rows], completion__contestant__in=[a, b], rank__isnull=False
     ).values_list("judgment_id", "completion__contestant_id", "rank"):
         ranks[judgment][contestant].append(rank)
 

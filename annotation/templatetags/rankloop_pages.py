@@ -12,6 +12,7 @@ from annotation.access import includes
 from annotation.models import Invitation, Project
 from annotation.rendering import safe_html
 from annotation.selectors.members import state_of
+from annotation.selectors.review import waiting_for_review
 
 register = template.Library()
 
@@ -23,16 +24,25 @@ def open_to(project: Project, role: str) -> bool:
 
 
 @register.simple_tag(takes_context=True)
-def tab(context: RequestContext, label: str, name: str, slug: str) -> SafeString:
-    """One tab of a project; the one whose address the page lies under is marked."""
+def tab(context: RequestContext, label: str, name: str, slug: str, waiting: int = 0) -> SafeString:
+    """One tab of a project, with how much waits there; the one whose address the page lies under is marked."""
     address, here = reverse(name, args=[slug]), context["request"].path
     is_here = here == address if name == "project" else here.startswith(address)
     return format_html(
-        '<li><a href="{}"{}>{}</a></li>',
+        '<li><a href="{}"{}>{}{}</a></li>',
         address,
         SafeString(' aria-current="page"' if is_here else ""),
         label,
+        format_html(' <span class="badge">{}<span class="visually-hidden"> waiting</span></span>', waiting)
+        if waiting
+        else "",
     )
+
+
+@register.simple_tag(takes_context=True)
+def review_tab(context: RequestContext, project: Project) -> SafeString:
+    """The reviewers' tab. Counting costs a query, so it is asked for only where the tab is shown."""
+    return tab(context, "Review", "review", project.slug, waiting_for_review(project))
 
 
 @register.simple_tag(takes_context=True)

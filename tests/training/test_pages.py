@@ -12,6 +12,7 @@ from annotation.services.claims import claim_comparison
 from annotation.services.judgments import submit_judgment
 from annotation.submissions import Submission
 from tests.cast import Cast, add_prompts, add_simulated, assemble, open_ranking
+from tests.written import write_answer
 from training.models import Checkpoint, PreferenceDataset, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.services.checkpoints import register_policy
 from training.services.snapshots import snapshot_rounds
@@ -249,3 +250,52 @@ def test_a_comparison_without_judgments_says_what_to_do(site: Client, cast: Cast
     page = text_of(site.get("/p/tea/compare/"))
     assert "No win rate yet." in page
     assert "Answer 1 to How do I brew tea" in page
+
+
+def test_a_round_is_frozen_by_hand_and_says_what_waits_for_review(site: Client, cast: Cast, stored) -> None:
+    round = open_ranking(cast, comparisons=2, overlap=1)
+    assert "Freeze a dataset" not in text_of(site.get("/p/tea/rounds/1/"))  # nothing to freeze yet
+    rank_all(cast, [cast.anna])
+    first, second = Judgment.objects.order_by("pk")
+    write_answer(first, "Waits.", edited_from=first.comparison.completions.first())
+    page = text_of(site.get("/p/tea/rounds/1/"))
+    assert "1 written answer waits for review" in page
+    assert "1 written answer still waits for review and would be left out" in text_of(
+        site.get("/p/tea/rounds/1/freeze/")
+    )
+    assert not PreferenceDataset.objects.exists()
+    answers = [site.post("/p/tea/rounds/1/freeze/").url for _ in range(2)]
+    dataset = PreferenceDataset.objects.get()
+    assert answers == [f"/p/tea/datasets/{dataset.pk}/"] * 2
+    assert list(dataset.rounds.all()) == [round]
+    assert "People wrote" not in text_of(site.get(answers[0]))
+
+    write_answer(
+        second, "<b>Better</b>", edited_from=second.comparison.completions.first(), review="approved"
+    )
+    address = site.post("/p/tea/rounds/1/freeze/").url
+    page = site.get(address)
+    assert "People wrote 0 demonstrations and 1 better answer, each approved" in text_of(page)
+    split = second.comparison.prompt.split
+    other = {"train": "held_out", "held_out": "train"}[split]
+    lines = b"".join(site.get(f"{address}sft-{split}.jsonl").streaming_content).decode().splitlines()
+    assert json.loads(lines[0])["completion"] == [{"role": "assistant", "content": "<b>Better</b>"}]
+    assert len(lines) == 1
+    assert b"".join(site.get(f"{address}sft-{other}.jsonl").streaming_content) == b""
+    assert site.get(f"{address}sft-all.jsonl").status_code == 404
+
+
+def test_with_nothing_left_to_freeze_the_round_says_so(site: Client, cast: Cast, stored) -> None:
+    open_ranking(cast, comparisons=1)
+    page = site.post("/p/tea/rounds/1/freeze/", follow=True)
+    assert "Nobody has judged anything in this round yet" in text_of(page)
+    assert not PreferenceDataset.objects.exists()
+
+
+@pytest.mark.parametrize("who", ["anna", "reviewer", "stranger"])
+def test_only_researchers_freeze_a_round(client: Client, cast: Cast, stored, who: str) -> None:
+    open_ranking(cast, comparisons=1)
+    rank_all(cast, [cast.ben])
+    client.force_login(getattr(cast, who))
+    assert client.post("/p/tea/rounds/1/freeze/").status_code == 404
+    assert not PreferenceDataset.objects.exists()

@@ -5,7 +5,20 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.preferences import count_rows, pair_lines, ranked_pairs, text_digests
+from training.preferences import count_rows, pair_lines, ranked_pairs, sft_lines, text_digests
+
+OUTCOMES = ["ranked", "ranked", "all_bad", "cannot_judge", "demonstrated"]
+
+
+def answers() -> st.SearchStrategy[dict]:
+    return st.fixed_dictionaries(
+        {
+            "completion": st.integers(500, 600),
+            "text": st.sampled_from(["w1", "w2", "w3"]),
+            "edited_from": st.one_of(st.none(), st.integers(1, 40)),
+            "author": st.integers(1, 3),
+        }
+    )
 
 
 @st.composite
@@ -17,21 +30,24 @@ def rows(draw, max_size: int = 5) -> list[dict]:
             "prompt": number * 100,
             "split": draw(st.sampled_from(["train", "held_out"])),
             "messages": [{"role": "user", "text": "q" + str(number)}],
-            "outcome": (outcome := draw(st.sampled_from(["ranked", "ranked", "all_bad", "cannot_judge"]))),
+            "outcome": (outcome := draw(st.sampled_from(OUTCOMES))),
             "completions": [
                 {
                     "completion": 10 * number + place,
                     "text": draw(st.sampled_from(["t1", "t2", "t3", "t4", "t5"])),
                     "rank": draw(st.integers(1, 4)) if outcome == "ranked" else None,
                 }
-                for place in range(draw(st.integers(2, 6)))
+                for place in range(draw(st.integers(2, 6)) if outcome != "demonstrated" else 0)
             ],
         }
+        # Rows of the first format have no written answers at all.
+        | draw(st.sampled_from([{}, {"edits": draw(st.lists(answers(), max_size=3))}]))
         for number in range(draw(st.integers(0, max_size)))
     ]
 
 
 TEXTS = {f"t{n}": f"answer {n}" for n in range(1, 6)} | {f"q{n}": f"question {n}" for n in range(5)}
+TEXTS |= {f"w{n}": f"written {n}" for n in range(1, 4)}
 
 
 def slow_pairs(row: dict) -> set[tuple[int, int]]:
@@ -114,3 +130,30 @@ def test_every_text_a_row_refers_to_is_named(made):
     for row in made:
         assert row["messages"][0]["text"] in named
         assert {completion["text"] for completion in row["completions"]} <= named
+        assert {answer["text"] for answer in row.get("edits", [])} <= named
+
+
+@given(rows())
+def test_each_written_answer_is_one_line_of_its_split_and_is_counted_once(made):
+    lines = {split: list(sft_lines(made, texts=TEXTS, split=split)) for split in ("train", "held_out")}
+    for split, found in lines.items():
+        wanted = [
+            {
+                "prompt": [{"role": "user", "content": TEXTS[row["messages"][0]["text"]]}],
+                "completion": [{"role": "assistant", "content": TEXTS[answer["text"]]}],
+                "ranking": row["ranking"],
+                "prompt_id": row["prompt"],
+                "weight": 1.0,
+            }
+            for row in made
+            for answer in row.get("edits", [])
+            if row["split"] == split
+        ]
+        assert found == wanted
+    counts = count_rows(made)
+    assert {split: counts[f"{split}_demonstrations"] for split in lines} == {
+        split: len(found) for split, found in lines.items()
+    }
+    assert counts["demonstrations"] + counts["edits"] == sum(map(len, lines.values()))
+    every = [answer for row in made for answer in row.get("edits", [])]
+    assert counts["edits"] == len([answer for answer in every if answer["edited_from"] is not None])

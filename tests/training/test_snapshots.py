@@ -8,18 +8,29 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from annotation.models import Assignment, Judgment, Round
+from annotation.models import (
+    Assignment,
+    Comparison,
+    Completion,
+    Judgment,
+    RankedCompletion,
+    Round,
+    Slot,
+)
 from annotation.services.claims import claim_comparison
 from annotation.services.judgments import submit_judgment
 from annotation.services.members import open_project
 from annotation.submissions import Submission
+from rankloop.audit.models import AuditEvent
 from rankloop.errors import Refused
 from tests.cast import Cast, add_simulated, assemble, open_ranking
 from tests.together import together
 from tests.training.stage import PLAN, draft, rank
+from tests.written import revise, write_answer
 from training import store, worker
 from training.models import DatasetMember, PreferenceDataset, TrainingRun, WorkStatus
 from training.preferences import ROWS_FILE
+from training.selectors.datasets import demonstrations_of, pairs_of
 from training.services.runs import FEWEST_PAIRS, queue_training
 from training.services.snapshots import snapshot_rounds, sources_of
 
@@ -42,14 +53,6 @@ def ranked(cast, stored) -> Round:
     round = open_ranking(cast, comparisons=6, overlap=2)
     rank(cast, [cast.anna, cast.ben])
     return round
-
-
-def revise(judgment: Judgment, **changes) -> Judgment:
-    names = [field.attname for field in Judgment._meta.concrete_fields if field.attname != "id"]
-    values = {name: getattr(judgment, name) for name in names}
-    return Judgment.objects.create(
-        **{**values, "supersedes_id": judgment.pk, "submission_key": uuid.uuid4(), **changes}
-    )
 
 
 def test_a_dataset_holds_what_was_judged_with_its_texts(cast, ranked):
@@ -198,6 +201,168 @@ def test_a_judgment_is_in_a_dataset_once_and_stays(cast, ranked):
     member = dataset.members.first()
     with pytest.raises(IntegrityError, match="a_judgment_once_per_dataset"), transaction.atomic():
         DatasetMember.objects.create(dataset=dataset, judgment=member.judgment)
+
+
+# --- what is said beside the rank, and what people wrote ---
+
+
+def judged_with_remarks(assignment: Assignment, outcome: str, ranks: list[int | None]) -> Judgment:
+    """A counted judgment with flags, aspects and a comment for the completion shown first."""
+    slot = Slot.objects.get(assignment=assignment)
+    judgment = Judgment.objects.create(
+        assignment=assignment,
+        comparison=assignment.comparison,
+        annotator=assignment.annotator,
+        slot=slot,
+        outcome=outcome,
+        source="person",
+        submission_key=uuid.uuid4(),
+        body_hash="",
+    )
+    remarks = {"flags": ["unsafe", "other"], "aspects": {"tone": 2}, "comment": "Burns the tongue."}
+    RankedCompletion.objects.bulk_create(
+        RankedCompletion(
+            judgment=judgment,
+            comparison=assignment.comparison,
+            completion_id=pk,
+            rank=rank,
+            **(remarks if position == 0 else {}),
+        )
+        for position, (pk, rank) in enumerate(zip(assignment.shown_order, ranks, strict=True))
+    )
+    return judgment
+
+
+@pytest.mark.parametrize(("outcome", "ranks"), [("ranked", [1, 2, 2, 3]), ("all_bad", [None] * 4)])
+def test_flags_aspects_comments_and_masks_are_kept_beside_the_rank(cast, stored, outcome, ranks):
+    round = open_ranking(cast, comparisons=1, overlap=1)
+    assignment = claim_comparison(project=cast.project, annotator=cast.anna)
+    Assignment.objects.update(leak_masked=True)
+    judged_with_remarks(assignment, outcome, ranks)
+    (row,) = rows_of(freeze(cast, round))
+    assert (row["outcome"], row["leak_masked"]) == (outcome, True)
+    by_id = {part["completion"]: part for part in row["completions"]}
+    shown = [by_id[pk] for pk in assignment.shown_order]
+    assert [part["rank"] for part in shown] == ranks
+    said = [(part["flags"], part["aspects"], part["comment"]) for part in shown]
+    assert said == [(["unsafe", "other"], {"tone": 2}, "Burns the tongue.")] + [([], {}, "")] * 3
+
+
+def test_a_judgment_with_nothing_beside_the_rank_says_so(cast, ranked):
+    for row in rows_of(freeze(cast, ranked)):
+        assert (row["leak_masked"], row["edits"]) == (False, [])
+        assert all((c["flags"], c["aspects"], c["comment"]) == ([], {}, "") for c in row["completions"])
+
+
+def test_only_approved_answers_are_taken_in(cast, ranked):
+    first, second, third, fourth = Judgment.objects.order_by("pk")[:4]
+    original = first.comparison.completions.first()
+    approved = write_answer(first, "Warm the pot.", edited_from=original, review="approved")
+    write_answer(second, "Waits.", edited_from=second.comparison.completions.first())
+    write_answer(third, "No.", edited_from=third.comparison.completions.first(), review="declined")
+    write_answer(fourth, "Was right.", edited_from=fourth.comparison.completions.first(), review="approved")
+    revise(fourth, outcome="all_bad")  # what was written counts while its judgment does
+    dataset = freeze(cast, ranked)
+    rows = {row["ranking"]: row for row in rows_of(dataset)}
+    (edit,) = rows[first.pk]["edits"]
+    assert (edit["completion"], edit["edited_from"]) == (approved.pk, original.pk)
+    assert (edit["author"], store.get_text(edit["text"])) == (first.annotator_id, "Warm the pot.")
+    assert [row["edits"] for pk, row in rows.items() if pk != first.pk] == [[]] * 11
+    assert (dataset.counts["edits"], dataset.counts["demonstrations"]) == (1, 0)
+
+
+def test_an_approval_makes_another_dataset_and_leaves_the_first_as_it_was(cast, ranked):
+    judgment = Judgment.objects.first()
+    answer = write_answer(judgment, "Better.", edited_from=judgment.comparison.completions.first())
+    before = freeze(cast, ranked)
+    Completion.objects.filter(pk=answer.pk).update(review="approved")
+    after = freeze(cast, ranked)
+    assert after != before
+    assert freeze(cast, ranked) == after
+    assert (before.counts["edits"], after.counts["edits"]) == (0, 1)
+    assert [row["edits"] for row in rows_of(before)] == [[]] * 12
+
+
+def open_demonstrations(cast: Cast, texts: list[tuple[str, str]]) -> Round:
+    """A round of demonstrations by Anna, each with the state of its review."""
+    round = open_ranking(cast, comparisons=len(texts), overlap=1)
+    Round.objects.filter(pk=round.pk).update(kind="demonstration")
+    for ordinal, (text, review) in enumerate(texts, 1):
+        comparison = Comparison.objects.create(
+            round=round,
+            prompt=round.comparisons.get(ordinal=ordinal).prompt,
+            ordinal=100 + ordinal,
+            kind="demonstration",
+        )
+        slot = Slot.objects.create(round=round, comparison=comparison, number=1, position=100 + ordinal)
+        assignment = Assignment.objects.create(
+            comparison=comparison,
+            annotator=cast.anna,
+            state="submitted",
+            lease_until=timezone.now(),
+            claimed_at=timezone.now(),
+            position=0,
+            shown_order=[],
+        )
+        Slot.objects.filter(pk=slot.pk).update(state="filled", assignment=assignment)
+        judgment = judged_with_remarks(assignment, "demonstrated", [])
+        write_answer(judgment, text, review=review)
+    return round
+
+
+def test_a_dataset_may_be_made_of_demonstrations_alone(cast, stored):
+    texts = [(f"Pour over number {n}.", "approved") for n in range(12)] + [("Not yet.", "waiting")]
+    round = open_demonstrations(cast, texts)
+    dataset = freeze(cast, round)
+    counts = dataset.counts
+    assert (counts["judgments"], counts["demonstrations"], counts["edits"]) == (12, 12, 0)
+    assert counts["train_pairs"] == counts["held_out_pairs"] == 0
+    lines = {split: list(demonstrations_of(dataset, split=split)) for split in ("train", "held_out")}
+    assert {split: len(found) for split, found in lines.items()} == {
+        split: counts[f"{split}_demonstrations"] for split in lines
+    }
+    assert min(map(len, lines.values())) > 0
+    written = {line["completion"][0]["content"] for found in lines.values() for line in found}
+    assert written == {text for text, review in texts if review == "approved"}
+    assert len(members_of(dataset)) == 12
+    assert Judgment.objects.filter(pk__in=members_of(dataset), written__review="waiting").count() == 0
+
+
+def test_demonstrations_that_nobody_has_reviewed_are_not_frozen_and_that_is_said(cast, stored):
+    round = open_demonstrations(cast, [("One.", "waiting"), ("Two.", "waiting"), ("Three.", "declined")])
+    with pytest.raises(Refused, match="2 written answers wait for review"):
+        freeze(cast, round)
+
+
+def test_a_dataset_of_the_first_format_is_still_read(cast, stored, tmp_path):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    text, question = store.put_text("Four minutes."), store.put_text("How long?")
+    row = {
+        "ranking": 1,
+        "comparison": 1,
+        "prompt": 7,
+        "split": "train",
+        "outcome": "ranked",
+        "messages": [{"role": "user", "text": question}],
+        "completions": [
+            {"completion": 1, "text": text, "rank": 1},
+            {"completion": 2, "text": store.put_text("A week."), "rank": 2},
+        ],
+    }
+    (folder / ROWS_FILE).write_bytes(store.canonical(row) + b"\n")
+    old = PreferenceDataset.objects.create(
+        project=cast.project, digest=store.publish(folder), counts={"judgments": 1}
+    )
+    (pair,) = pairs_of(old, split="train")
+    assert pair["chosen"][0]["content"] == "Four minutes."
+    assert list(demonstrations_of(old, split="train")) == []
+
+
+def test_who_froze_it_is_in_the_audit_log(cast, ranked):
+    freeze(cast, ranked, user=cast.researcher)
+    event = AuditEvent.objects.get(action="dataset frozen")
+    assert (event.actor, event.details) == (cast.researcher, {"judgments": 12})
 
 
 # --- training on it ---

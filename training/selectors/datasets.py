@@ -9,7 +9,7 @@ from django.db.models import Max
 
 from training import store
 from training.models import PreferenceDataset
-from training.preferences import ROWS_FILE, pair_lines, text_digests
+from training.preferences import ROWS_FILE, pair_lines, sft_lines, text_digests
 
 
 def pairs_of(dataset: PreferenceDataset, *, split: str) -> Iterator[dict[str, Any]]:
@@ -17,11 +17,20 @@ def pairs_of(dataset: PreferenceDataset, *, split: str) -> Iterator[dict[str, An
 
     Raises DamagedArtifact and ErasedText before the first pair, not in the midst of them.
     """
+    rows, texts = _read(dataset, split)
+    return pair_lines(rows, texts=texts, split=split)
+
+
+def demonstrations_of(dataset: PreferenceDataset, *, split: str) -> Iterator[dict[str, Any]]:
+    """The approved written answers of one split in TRL's prompt and completion form. Raises as `pairs_of` does."""
+    rows, texts = _read(dataset, split)
+    return sft_lines(rows, texts=texts, split=split)
+
+
+def _read(dataset: PreferenceDataset, split: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     lines = (store.fetch(dataset.digest) / ROWS_FILE).read_text().split("\n")
-    rows = [json.loads(line) for line in lines if line]
-    wanted = [row for row in rows if row["split"] == split]
-    texts = {digest: store.get_text(digest) for digest in text_digests(wanted)}
-    return pair_lines(wanted, texts=texts, split=split)
+    rows = [row for line in lines if line and (row := json.loads(line))["split"] == split]
+    return rows, {digest: store.get_text(digest) for digest in text_digests(rows)}
 
 
 def revised_since(dataset: PreferenceDataset) -> datetime | None:

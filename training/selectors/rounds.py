@@ -6,6 +6,7 @@ from typing import Any
 from django.db.models import Count, Q
 
 from annotation.models import Judgment, Project, Round, Slot
+from annotation.selectors.review import waiting_in
 from training.models import Evaluation, GenerationJob, PreferenceDataset, TrainingRun
 
 _WAY = (
@@ -40,6 +41,7 @@ class RoundState:
     slots: dict[str, int]
     judgments: dict[str, int]
     annotators: int
+    answers_waiting: int  # written answers that nobody has reviewed
     dataset: PreferenceDataset | None
     runs: list[TrainingRun]
     win_rates: list[Evaluation]
@@ -73,6 +75,7 @@ def round_state(round: Round) -> RoundState:
         | dict(round.slots.values_list("state").annotate(number=Count("pk"))),
         judgments=sums,
         annotators=sums.pop("annotators"),
+        answers_waiting=waiting_in([round]),
         dataset=round.datasets.order_by("-pk").first(),
         runs=list(round.runs.select_related("checkpoint").order_by("created_at")),
         win_rates=[row for row in evaluations if row.contestant_id is not None],

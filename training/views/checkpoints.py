@@ -1,7 +1,7 @@
 """Checkpoints with everything behind them, and the datasets they learned from."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.conf import settings
@@ -16,7 +16,7 @@ from annotation.access import Role, get_project
 from annotation.models import Project, Prompt
 from rankloop.errors import Refused
 from training.models import Checkpoint, PreferenceDataset
-from training.selectors.datasets import pairs_of, revised_since
+from training.selectors.datasets import demonstrations_of, pairs_of, revised_since
 from training.selectors.lineage import count_by_source, judgments_behind, lineage_of
 from training.services.checkpoints import register_base, register_policy
 from training.store import DamagedArtifact, ErasedText
@@ -108,6 +108,8 @@ def dataset_page(request: HttpRequest, slug: str, dataset: int) -> HttpResponse:
     context = {
         "project": project,
         "dataset": found,
+        # Datasets of the first format counted none.
+        "written": found.counts.get("demonstrations", 0) + found.counts.get("edits", 0),
         "revised_since": revised_since(found),
         "rounds": found.rounds.order_by("number"),
         "runs": [item.run for item in found.used_by.select_related("run__round", "run__checkpoint")],
@@ -118,17 +120,29 @@ def dataset_page(request: HttpRequest, slug: str, dataset: int) -> HttpResponse:
 @login_required
 def dataset_pairs(request: HttpRequest, slug: str, dataset: int, split: str) -> HttpResponse:
     """The pairs of a split as JSONL in TRL's preference form."""
+    return _download(request, slug, dataset, split, pairs_of, split)
+
+
+@login_required
+def dataset_demonstrations(request: HttpRequest, slug: str, dataset: int, split: str) -> HttpResponse:
+    """The approved written answers of a split as JSONL in TRL's prompt and completion form."""
+    return _download(request, slug, dataset, split, demonstrations_of, f"sft-{split}")
+
+
+def _download(
+    request: HttpRequest, slug: str, dataset: int, split: str, lines_of: Callable[..., Any], name: str
+) -> HttpResponse:
     project, found = get_dataset(request, slug, dataset)
     if split not in Prompt.Split.values:
         raise Http404("There is no such split.")
     try:
-        pairs = pairs_of(found, split=split)
+        lines = lines_of(found, split=split)
     except (DamagedArtifact, ErasedText) as error:
-        messages.error(request, f"The pairs can't be given out. {error}")
+        messages.error(request, f"The file can't be given out. {error}")
         return redirect("dataset", slug, dataset)
-    response = StreamingHttpResponse(_jsonl(pairs), content_type="application/jsonl; charset=utf-8")
-    name = f"{project.slug}-{found.digest[:12]}-{split}.jsonl"
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response = StreamingHttpResponse(_jsonl(lines), content_type="application/jsonl; charset=utf-8")
+    file = f"{project.slug}-{found.digest[:12]}-{name}.jsonl"
+    response.headers["Content-Disposition"] = f'attachment; filename="{file}"'
     return response
 
 

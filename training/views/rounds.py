@@ -24,6 +24,7 @@ from training.services.rounds import (
     retry_step,
     skip_step,
 )
+from training.services.snapshots import snapshot_rounds
 from training.views.live import live_answer, live_part
 
 
@@ -138,6 +139,21 @@ def end(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     project, found = get_round(request, slug, number)
     context = {"project": project, "round": found, "state": round_state(found)}
     return render(request, "training/end_ranking.html", context)
+
+
+@login_required
+def freeze(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Freeze what was judged into a dataset now, once confirmed."""
+    project, found = get_round(request, slug, number)
+    if request.method == "POST":
+        try:
+            dataset = snapshot_rounds(project=project, rounds=[found], user=request.user)
+        except Refused as error:
+            messages.error(request, str(error))
+            return redirect("round", slug, number)
+        return redirect("dataset", slug, dataset.pk)
+    context = {"project": project, "round": found, "state": round_state(found)}
+    return render(request, "training/freeze_round.html", context)
 
 
 @login_required
