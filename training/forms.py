@@ -181,3 +181,16 @@ class CompareForm(forms.Form):
         if cleaned.get("a") and cleaned.get("a") == cleaned.get("b"):
             self.add_error("b", "Choose two different versions.")
         return cleaned
+
+
+class WithdrawForm(forms.Form):
+    """Taking a judgment back. The key makes a form that is sent twice one withdrawal."""
+
+    submission_key = forms.UUIDField(widget=forms.HiddenInput)
+    reason = forms.CharField(
+        label="Why",
+        required=False,
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 2, "dir": "auto"}),
+        help_text="A word helps those who look into it. It is kept with the judgment.",
+    )

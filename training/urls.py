@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.views import checkpoints, compare, rounds, runs
+from training.views import checkpoints, compare, my_work, rounds, runs
 
 _PROJECT = "p/<slug:slug>"
 _ROUND = f"{_PROJECT}/rounds/<int:number>"
@@ -41,5 +41,7 @@ urlpatterns = [
         name="dataset-demonstrations",
     ),
     path(f"{_DATASET}/<slug:split>.jsonl", checkpoints.dataset_pairs, name="dataset-pairs"),
+    path(f"{_PROJECT}/my-work/", my_work.my_work, name="my-work"),
+    path(f"{_PROJECT}/my-work/<uuid:assignment>/withdraw/", my_work.withdraw, name="withdraw"),
     path(f"{_PROJECT}/compare/", compare.compare, name="compare"),
 ]

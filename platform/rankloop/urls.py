@@ -7,4 +7,5 @@ urlpatterns = [
     path("", include("annotation.urls")),
     path("", include("training.urls")),
     path("api/v1/", include("annotation.api.urls")),
+    path("api/v1/", include("training.api.urls")),
 ]
