@@ -72,6 +72,11 @@ def _joins(before: str) -> bool:
     return ord(before) > 0x52F and unicodedata.category(before)[0] in "LMS"
 
 
+def mark_hidden(html: str) -> str:
+    """Escaped HTML with its hidden characters made visible, as `safe_html` shows them."""
+    return show_hidden(html, _span)
+
+
 def _span(code: str) -> str:
     return f'<span class="hidden-character">{code}</span>'
 

@@ -7,8 +7,9 @@ from django.db.models import QuerySet
 
 from annotation.access import REVIEWERS
 from annotation.differences import changes_html
+from annotation.leaks import MASK
 from annotation.models import Completion, Membership, Project, Report, Round
-from annotation.rendering import safe_html
+from annotation.rendering import mark_hidden, safe_html
 from rankloop.accounts.models import User
 
 
@@ -62,6 +63,7 @@ class ShownAnswer:
     row: Completion
     html: str
     changes: str  # empty for a demonstration
+    has_mask: bool  # it began as a completion with a masked phrase, and the mask is still there
 
 
 def shown_answers(answers: Sequence[Completion]) -> list[ShownAnswer]:
@@ -70,10 +72,17 @@ def shown_answers(answers: Sequence[Completion]) -> list[ShownAnswer]:
         ShownAnswer(
             row=answer,
             html=safe_html(answer.text),
-            changes=changes_html(answer.edited_from.text, answer.text) if answer.edited_from else "",
+            changes=_changes(answer),
+            has_mask=MASK in answer.text,
         )
         for answer in answers
     ]
+
+
+def _changes(answer: Completion) -> str:
+    if answer.edited_from is None:
+        return ""
+    return mark_hidden(changes_html(answer.edited_from.text, answer.text))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def review(request: HttpRequest, slug: str) -> HttpResponse:
             refused = {"about": about, "pk": pk, "reason": str(error), "note": request.POST.get("note", "")}
         else:
             messages.success(request, told)
-            return redirect(f"{request.get_full_path()}#answers")
+            return redirect(request.get_full_path())
     show = request.GET.get("show")
     show = show if show in SHOWN else Completion.Review.WAITING
     # What waits longest comes first, and of the others what was decided last.

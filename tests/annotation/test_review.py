@@ -79,7 +79,7 @@ def test_reviewers_and_those_above_decide(client: Client, cast: Cast, answer, wh
     user = getattr(cast, who)
     client.force_login(user)
     sent = client.post(PAGE, {"answer": answer.pk, "do": "approve", "seen": "waiting", "note": ""})
-    assert sent.url == f"{PAGE}#answers"
+    assert sent.url == PAGE
     assert state_of(answer) == ("approved", "", user)
 
 
@@ -279,6 +279,20 @@ def test_every_text_is_escaped(client: Client, cast: Cast) -> None:
     assert html.count("&lt;script&gt;alert(2)") >= 4  # changes, answer, prompt, note
     assert "<img" not in html
     assert "<script>" not in html
+
+
+def test_characters_nobody_sees_are_shown_and_a_mask_is_warned_of(client: Client, cast: Cast) -> None:
+    open_ranking(cast, comparisons=1)
+    answer = write(cast, cast.anna, "Steep\u200b it \u202eyltrohs, says [masked].")
+    client.force_login(cast.reviewer)
+    html = client.get(PAGE).content.decode()
+    for code in ("U+200B", "U+202E"):
+        assert (
+            html.count(f'<span class="hidden-character">{code}</span>') == 2
+        )  # in the changes, and as it reads
+    assert "is still in it" in html
+    Completion.objects.filter(pk=answer.pk).update(text="Steep it shortly.")
+    assert "is still in it" not in client.get(PAGE).content.decode()
 
 
 def test_decided_answers_are_listed_with_who_decided(client: Client, cast: Cast, answer) -> None:

@@ -18,6 +18,8 @@ _WAY = (
     Round.Status.CLOSED,
 )
 
+MOST_DATASETS = 5  # a round has one by itself, and others when it is frozen by hand
+
 
 @dataclass(frozen=True)
 class Step:
@@ -42,7 +44,7 @@ class RoundState:
     judgments: dict[str, int]
     annotators: int
     answers_waiting: int  # written answers that nobody has reviewed
-    dataset: PreferenceDataset | None
+    datasets: list[PreferenceDataset]  # the newest first
     runs: list[TrainingRun]
     win_rates: list[Evaluation]
     reward_accuracies: list[Evaluation]
@@ -76,7 +78,7 @@ def round_state(round: Round) -> RoundState:
         judgments=sums,
         annotators=sums.pop("annotators"),
         answers_waiting=waiting_in([round]),
-        dataset=round.datasets.order_by("-pk").first(),
+        datasets=list(round.datasets.order_by("-pk")[:MOST_DATASETS]),
         runs=list(round.runs.select_related("checkpoint").order_by("created_at")),
         win_rates=[row for row in evaluations if row.contestant_id is not None],
         reward_accuracies=[row for row in evaluations if row.checkpoint_id is not None],

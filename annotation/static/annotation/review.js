@@ -33,5 +33,12 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-// After a decision the next one is at hand.
-if (location.hash === "#answers") cards[0]?.focus();
+// After a decision the next one is at hand; a refusal is read first.
+const DECIDED = "rankloop.review.decided";
+for (const form of document.querySelectorAll("form.decide")) {
+  form.addEventListener("submit", () => sessionStorage.setItem(DECIDED, "yes"));
+}
+if (sessionStorage.getItem(DECIDED)) {
+  sessionStorage.removeItem(DECIDED);
+  if (!document.querySelector('[role="alert"]')) cards[0]?.focus();
+}
