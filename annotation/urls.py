@@ -2,7 +2,17 @@
 
 from django.urls import path
 
-from annotation.views import guidelines, joining, people, progress, projects, prompts, ranking, review, settings
+from annotation.views import (
+    guidelines,
+    joining,
+    people,
+    progress,
+    projects,
+    prompts,
+    ranking,
+    review,
+    settings,
+)
 
 _PROJECT = "p/<slug:slug>"
 
