@@ -14,6 +14,8 @@ from annotation.selectors.review import reports_of, shown_reports, written_answe
 from annotation.services.review import approve_answer, decline_answer, resolve_report
 from rankloop.api import Pages
 
+TAG = ["Review"]
+
 
 class OldestFirst(Pages):
     """A queue: what waits longest comes first."""
@@ -86,7 +88,11 @@ def checked(serializer: type[serializers.Serializer], data: Any) -> dict[str, An
 class AnswersApi(APIView):
     """Written answers, oldest first; by default those that wait."""
 
-    @extend_schema(parameters=[AnswersQuery], responses=AnswerOutput(many=True))
+    pagination_class = OldestFirst
+
+    @extend_schema(
+        tags=TAG, summary="Written answers", parameters=[AnswersQuery], responses=AnswerOutput(many=True)
+    )
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug, at_least=Role.REVIEWER)
         pages = OldestFirst()
@@ -98,7 +104,7 @@ class AnswersApi(APIView):
 class ApproveApi(APIView):
     """Approve a written answer. Again it changes nothing; a declined one may be approved."""
 
-    @extend_schema(request=DecisionInput, responses=AnswerOutput)
+    @extend_schema(tags=TAG, summary="Approve an answer", request=DecisionInput, responses=AnswerOutput)
     def post(self, request: Request, slug: str, answer: int) -> Response:
         found = get_answer(request.user, slug, answer)
         decided = approve_answer(answer=found, reviewer=request.user, **checked(DecisionInput, request.data))
@@ -108,7 +114,7 @@ class ApproveApi(APIView):
 class DeclineApi(APIView):
     """Decline a written answer with a note to its author."""
 
-    @extend_schema(request=DecisionInput, responses=AnswerOutput)
+    @extend_schema(tags=TAG, summary="Decline an answer", request=DecisionInput, responses=AnswerOutput)
     def post(self, request: Request, slug: str, answer: int) -> Response:
         found = get_answer(request.user, slug, answer)
         decided = decline_answer(answer=found, reviewer=request.user, **checked(DecisionInput, request.data))
@@ -118,7 +124,9 @@ class DeclineApi(APIView):
 class ReportsApi(APIView):
     """Reports, oldest first; by default the open ones."""
 
-    @extend_schema(parameters=[ReportsQuery], responses=ReportOutput(many=True))
+    pagination_class = OldestFirst
+
+    @extend_schema(tags=TAG, summary="Reports", parameters=[ReportsQuery], responses=ReportOutput(many=True))
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug, at_least=Role.REVIEWER)
         pages = OldestFirst()
@@ -130,7 +138,7 @@ class ReportsApi(APIView):
 class ResolveApi(APIView):
     """Resolve a report, saying what was done. Again it changes nothing."""
 
-    @extend_schema(request=DecisionInput, responses=ReportOutput)
+    @extend_schema(tags=TAG, summary="Resolve a report", request=DecisionInput, responses=ReportOutput)
     def post(self, request: Request, slug: str, report: int) -> Response:
         found = get_report(request.user, slug, report)
         resolved = resolve_report(report=found, user=request.user, **checked(DecisionInput, request.data))

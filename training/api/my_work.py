@@ -63,7 +63,14 @@ class MyJudgmentOutput(serializers.Serializer):
 class MyJudgmentsApi(APIView):
     """The caller's own judgments, newest first, with what each was used for. Nobody else's."""
 
-    @extend_schema(parameters=[MyJudgmentsQuery], responses=MyJudgmentOutput(many=True))
+    pagination_class = Pages
+
+    @extend_schema(
+        tags=["Annotating"],
+        summary="My judgments",
+        parameters=[MyJudgmentsQuery],
+        responses=MyJudgmentOutput(many=True),
+    )
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug)
         asked = MyJudgmentsQuery(data=request.query_params)
