@@ -81,13 +81,14 @@ def revise_judgment(
 def withdraw_judgment(*, assignment: Assignment, submission_key: uuid.UUID, reason: str = "") -> Judgment:
     """Take back what was said. The judgment is kept and superseded; no slot reopens. Withdrawn already: that one.
 
-    Raises Conflict when the comparison has not been judged.
+    Raises Conflict when the comparison has not been judged, or the key belongs to another judgment.
     """
     withdrawal = Submission(submission_key, Judgment.Outcome.WITHDRAWN, reason=reason)
     with transaction.atomic():
         newest = _lock_newest(assignment)
         if newest.outcome == Judgment.Outcome.WITHDRAWN:
             return newest
+        _known(assignment, withdrawal, withdrawal.body_hash())
         return _record(
             assignment,
             withdrawal,

@@ -3,6 +3,7 @@
 from django.db import connection
 from django.db.models import Max
 
+from annotation.leaks import MASK
 from annotation.models import Assignment, Comparison, Completion, Contestant, Judgment
 from annotation.services.contestants import register_contestant
 from annotation.submissions import Submission
@@ -71,8 +72,8 @@ def person_contestant(*, project, person: User) -> Contestant:
 def _refuse_unchanged(texts: dict[int | None, str], assignment: Assignment) -> None:
     originals = Completion.objects.filter(pk__in=[pk for pk in texts if pk is not None])
     for pk, text in originals.values_list("pk", "text"):
+        better = f"Your better answer to completion {assignment.shown_order.index(pk) + 1}"
         if text.strip() == texts[pk].strip():
-            position = assignment.shown_order.index(pk) + 1
-            raise Refused(
-                f"Your better answer to completion {position} is the same text. Change it, or take it away."
-            )
+            raise Refused(f"{better} is the same text. Change it, or take it away.")
+        if assignment.leak_masked and MASK in texts[pk]:
+            raise Refused(f"{better} still has {MASK} in it. Say in your own words what should stand there.")

@@ -100,6 +100,11 @@ def test_a_withdrawal_is_repeatable_final_and_reopens_no_slot(cast, judged):
         revise_judgment(assignment=judged.assignment, submission=said(1, 2), replaces=first.submission_key)
 
 
+def test_a_withdrawal_under_the_key_of_a_judgment_is_a_conflict(judged):
+    with pytest.raises(Conflict, match="under this submission key"):
+        withdraw_judgment(assignment=judged.assignment, submission_key=judged.submission_key)
+
+
 def test_what_was_not_judged_can_neither_be_revised_nor_withdrawn(cast):
     open_ranking(cast, comparisons=1, completions=2)
     assignment = claim_comparison(project=cast.project, annotator=cast.anna)

@@ -207,3 +207,11 @@ def test_a_phrase_that_tells_the_author_is_masked_and_the_assignment_marked(cast
     assert marked == {
         prompt: prompt == telling.prompt_id for prompt in Comparison.objects.values_list("prompt", flat=True)
     }
+
+
+def test_a_better_answer_does_not_keep_a_mask(cast):
+    assignment = claimed(cast)
+    assignment.leak_masked = True
+    note = Note(position=1, better="I am [masked], your tea master.")
+    with pytest.raises(Refused, match=r"still has \[masked\] in it"):
+        submit_judgment(assignment=assignment, submission=said(notes=[note]))
