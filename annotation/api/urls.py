@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotation.api import annotating, guidelines, people, progress, projects
+from annotation.api import annotating, guidelines, people, progress, projects, prompts
 
 _PROJECT = "projects/<slug:slug>"
 _ASSIGNMENT = "projects/<slug:slug>/assignments/<uuid:assignment>"
@@ -45,4 +45,9 @@ urlpatterns = [
         name="api-guideline-version",
     ),
     path(f"{_PROJECT}/preview", guidelines.PreviewApi.as_view(), name="api-preview"),
+    # prompts
+    path(f"{_PROJECT}/prompts", prompts.PromptsApi.as_view(), name="api-prompts"),
+    path(f"{_PROJECT}/prompts/import", prompts.ImportApi.as_view(), name="api-import-prompts"),
+    path(f"{_PROJECT}/prompts/tags", prompts.TagsApi.as_view(), name="api-prompt-tags"),
+    path(f"{_PROJECT}/prompts/<int:prompt>", prompts.PromptApi.as_view(), name="api-prompt"),
 ]
