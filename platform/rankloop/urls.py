@@ -11,5 +11,6 @@ urlpatterns = [
     path("api/", include("rankloop.openapi.urls")),
     path("api/v1/", include("rankloop.accounts.api.urls")),
     path("api/v1/", include("annotation.api.urls")),
+    path("api/v1/", include("training.api.urls")),
     re_path("^api/", unknown_address),
 ]
