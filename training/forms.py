@@ -12,6 +12,10 @@ from training.recipes.options import describe_options
 # The few options of each method that the form asks for; the others keep the recipe's defaults.
 ASKED = {"reward": ("steps", "learning_rate"), "dpo": ("steps", "learning_rate", "beta")}
 
+# Fields that every round has, and those of a demonstration round alone; the others are those of a ranking round.
+BOTH = ("launch_key", "kind", "name", "train_prompts", "priority", "deadline")
+DEMONSTRATIONS = ("answers", "held_out_answered")
+
 
 def _option_field(method: str, name: str) -> forms.Field:
     """A field with the recipe's own default, bounds and help."""
@@ -30,18 +34,29 @@ def _option_field(method: str, name: str) -> forms.Field:
 
 
 class LaunchForm(forms.Form):
-    """Everything a round needs. The hidden launch key makes a double submit one round."""
+    """Everything a round needs. The hidden launch key makes a double submit one round.
+
+    The page shows only what goes with the chosen `kind`; what it hides is sent all the same, and left out here.
+    """
 
     launch_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+    kind = forms.ChoiceField(
+        label="What annotators do",
+        choices=[
+            (Round.Kind.RANKING, "Rank completions"),
+            (Round.Kind.DEMONSTRATION, "Write demonstrations"),
+        ],
+        widget=forms.RadioSelect,
+    )
     name = forms.CharField(
         label="Name", max_length=120, help_text="What you will look for in lists, such as “Shorter answers”."
     )
     contestants = forms.ModelMultipleChoiceField(
         label="Contestants",
         queryset=Contestant.objects.none(),
+        required=False,  # by a demonstration round: see clean()
         widget=forms.CheckboxSelectMultiple,
         help_text="Who writes the completions. Annotators never learn who wrote what.",
-        error_messages={"required": "Choose at least one contestant."},
     )
     train_prompts = forms.IntegerField(
         label="Train prompts",
@@ -89,6 +104,18 @@ class LaunchForm(forms.Form):
         input_formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"],
         help_text="Ranking ends then at the latest (UTC). Without one it ends when all is ranked, or by a button.",
     )
+    answers = forms.IntegerField(
+        label="Answers per prompt",
+        min_value=1,
+        max_value=20,
+        help_text="How many annotators write one to each prompt.",
+    )
+    held_out_answered = forms.IntegerField(
+        label="Held-out prompts",
+        min_value=0,
+        max_value=1_000_000,
+        help_text="At most this many. Nothing ever learns from answers to these.",
+    )
     reward = forms.BooleanField(label="Reward model", required=False)
     dpo = forms.BooleanField(label="DPO policy", required=False)
 
@@ -100,6 +127,9 @@ class LaunchForm(forms.Form):
             overlap=project.overlap, completions_per_comparison=project.completions_per_comparison
         )
         initial: dict[str, Any] = {
+            "kind": Round.Kind.RANKING if writers else Round.Kind.DEMONSTRATION,
+            "answers": 1,
+            "held_out_answered": 0,
             "contestants": list(writers[:2]),
             "audience": Round.Audience.PEOPLE,
             "train_prompts": min(standard.train_prompts, prompts[Prompt.Split.TRAIN]),
@@ -126,8 +156,19 @@ class LaunchForm(forms.Form):
         deadline = self.cleaned_data["deadline"]
         return deadline.astimezone(UTC) if deadline else None
 
+    @property
+    def is_demonstration(self) -> bool:
+        return self.cleaned_data.get("kind") == Round.Kind.DEMONSTRATION
+
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
+        for name in self.fields:
+            if name not in BOTH and (name in DEMONSTRATIONS) != self.is_demonstration:
+                self.errors.pop(name, None)  # hidden, so nobody could mend it
+        if self.is_demonstration:
+            return cleaned
+        if "contestants" in cleaned and not cleaned["contestants"]:
+            self.add_error("contestants", "Choose at least one contestant.")
         if cleaned.get("train_prompts") == 0 and (cleaned.get("reward") or cleaned.get("dpo")):
             self.add_error(
                 "train_prompts", "Training needs train prompts. Ask for some, or train nothing in this round."
@@ -137,6 +178,8 @@ class LaunchForm(forms.Form):
     def plan(self) -> list[dict[str, Any]]:
         """The training plan as `checked_plan` takes it."""
         given = self.cleaned_data
+        if self.is_demonstration:
+            return []
         return [
             {
                 "step": method,
@@ -153,13 +196,15 @@ class LaunchForm(forms.Form):
 
     def round_fields(self) -> dict[str, Any]:
         """What `open_round` takes beside project, user and plan."""
-        named = [
-            "name", "contestants", "launch_key", "train_prompts", "held_out_prompts", "samples_per_contestant",
-            "completions_per_comparison", "overlap", "audience", "priority", "deadline",
-        ]  # fmt: skip
-        return {name: self.cleaned_data[name] for name in named} | {
-            "contestants": list(self.cleaned_data["contestants"])
-        }
+        given = self.cleaned_data
+        both = {name: given[name] for name in BOTH}
+        if self.is_demonstration:
+            demonstrations = {"overlap": given["answers"], "held_out_prompts": given["held_out_answered"]}
+            return both | demonstrations | {"contestants": []}
+        named = (
+            "held_out_prompts", "samples_per_contestant", "completions_per_comparison", "overlap", "audience",
+        )  # fmt: skip
+        return both | {name: given[name] for name in named} | {"contestants": list(given["contestants"])}
 
 
 class CompareForm(forms.Form):

@@ -46,6 +46,7 @@ from annotation.services.judgments import (
 )
 from annotation.services.reports import report_comparison
 from annotation.submissions import Rules
+from rankloop.api import read_query
 
 TAG = ["Annotating"]
 
@@ -143,11 +144,10 @@ class ProgressApi(APIView):
     )
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug)
-        asked = ProgressInput(data=request.query_params)
-        asked.is_valid(raise_exception=True)
+        asked = read_query(request, ProgressInput)
         return Response(
             {
-                **progress_of(project=project, annotator=request.user, **asked.validated_data),
+                **progress_of(project=project, annotator=request.user, **asked),
                 "left": open_work(user=request.user, projects=[project])[project.pk],
                 "rounds": rounds_in_ranking(project=project, annotator=request.user),
             }

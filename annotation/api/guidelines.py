@@ -12,7 +12,7 @@ from annotation.models import Guideline
 from annotation.rendering import draft_html, safe_html
 from annotation.selectors.guidelines import changes_since, guideline_of, newest_guideline
 from annotation.services.guidelines import MOST_CHARACTERS, mark_guideline_read, publish_guideline
-from rankloop.api import Pages
+from rankloop.api import Listing
 
 _NONE = "This project has no guideline yet."
 
@@ -91,21 +91,19 @@ class ReadGuidelineApi(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class GuidelinesApi(APIView):
-    """All versions, and a new one: every member reads, researchers publish."""
-
-    pagination_class = Pages
+class GuidelinesApi(Listing):
+    queryset = Guideline.objects.none()
+    serializer_class = GuidelineOutput
 
     @extend_schema(responses=GuidelineOutput(many=True))
     def get(self, request: Request, slug: str) -> Response:
+        """Every version of the guideline."""
         project = get_project(request.user, slug)
-        pages = Pages()
-        rows = pages.paginate_queryset(project.guidelines.select_related("created_by"), request)
-        return pages.get_paginated_response(GuidelineOutput(rows, many=True).data)
+        return self.page_of(project.guidelines.select_related("created_by"))
 
     @extend_schema(request=PublishInput, responses={201: GuidelineOutput})
     def post(self, request: Request, slug: str) -> Response:
-        """Publish the next version. 409 when another was published since `based_on`."""
+        """Publish the next version: researchers. 409 when another was published since `based_on`."""
         project = get_project(request.user, slug, at_least=Role.RESEARCHER)
         sent = PublishInput(data=request.data)
         sent.is_valid(raise_exception=True)

@@ -17,7 +17,7 @@ from annotation.services.invitations import (
     revoke_invitation,
 )
 from annotation.services.members import categories_for, change_role, remove_member, set_opt_outs
-from rankloop.api import Pages
+from rankloop.api import Listing
 
 
 class MemberOutput(serializers.ModelSerializer):
@@ -89,24 +89,22 @@ class PreferencesOutput(serializers.Serializer):
     opted_out = serializers.ListField(child=serializers.CharField())
 
 
-class MembersApi(APIView):
+class MembersApi(Listing):
     """Who is in the project: admins."""
 
-    pagination_class = Pages
+    queryset = Membership.objects.none()
+    serializer_class = MemberOutput
 
     @extend_schema(responses=MemberOutput(many=True))
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug, at_least=Role.ADMIN)
-        pages = Pages()
-        rows = pages.paginate_queryset(project.memberships.select_related("user"), request)
-        return pages.get_paginated_response(MemberOutput(rows, many=True).data)
+        return self.page_of(project.memberships.select_related("user"))
 
 
 class MemberApi(APIView):
-    """One member: another role, or out. Admins; the last admin stays."""
-
     @extend_schema(request=RoleInput, responses=MemberOutput)
     def patch(self, request: Request, slug: str, member: int) -> Response:
+        """Give a member another role: admins. The last admin stays one."""
         project = get_project(request.user, slug, at_least=Role.ADMIN)
         membership = get_member(project, member)
         sent = RoleInput(data=request.data)
@@ -116,25 +114,25 @@ class MemberApi(APIView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, slug: str, member: int) -> Response:
+        """Take a member out of the project: admins. The last admin stays."""
         project = get_project(request.user, slug, at_least=Role.ADMIN)
         remove_member(membership=get_member(project, member), by=request.user)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class InvitationsApi(APIView):
-    """Invitations, and a new one, whose token is told once: admins."""
-
-    pagination_class = Pages
+class InvitationsApi(Listing):
+    queryset = Invitation.objects.none()
+    serializer_class = InvitationOutput
 
     @extend_schema(responses=InvitationOutput(many=True))
     def get(self, request: Request, slug: str) -> Response:
+        """Every invitation, closed ones too: admins."""
         project = get_project(request.user, slug, at_least=Role.ADMIN)
-        pages = Pages()
-        rows = pages.paginate_queryset(project.invitations.select_related("created_by"), request)
-        return pages.get_paginated_response(InvitationOutput(rows, many=True).data)
+        return self.page_of(project.invitations.select_related("created_by"))
 
     @extend_schema(request=InvitationInput, responses={201: NewInvitationOutput})
     def post(self, request: Request, slug: str) -> Response:
+        """Open an invitation, whose token is told once: admins."""
         project = get_project(request.user, slug, at_least=Role.ADMIN)
         sent = InvitationInput(data=request.data)
         sent.is_valid(raise_exception=True)
@@ -178,6 +176,7 @@ class PreferencesApi(APIView):
 
     @extend_schema(request=PreferencesInput, responses=PreferencesOutput)
     def put(self, request: Request, slug: str) -> Response:
+        """Say which sensitive categories the caller does not want to see."""
         project = get_project(request.user, slug)
         sent = PreferencesInput(data=request.data)
         sent.is_valid(raise_exception=True)

@@ -8,6 +8,7 @@ from rest_framework.views import APIView
 
 from annotation.access import Role, get_project
 from annotation.selectors.progress import AUDIENCES, Source, progress_of_project
+from rankloop.api import read_query
 
 
 class StatisticsInput(serializers.Serializer):
@@ -113,6 +114,5 @@ class StatisticsApi(APIView):
     @extend_schema(parameters=[StatisticsInput], responses=StatisticsOutput)
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug, at_least=Role.REVIEWER)
-        asked = StatisticsInput(data=request.query_params)
-        asked.is_valid(raise_exception=True)
-        return Response(StatisticsOutput(progress_of_project(project, **asked.validated_data)).data)
+        asked = read_query(request, StatisticsInput)
+        return Response(StatisticsOutput(progress_of_project(project, **asked)).data)

@@ -14,7 +14,7 @@ from annotation.access import Role, get_project
 from annotation.models import Project
 from annotation.services.members import open_project
 from annotation.services.projects import SETTINGS, change_settings, pause_project, resume_project
-from rankloop.api import Pages
+from rankloop.api import Listing
 
 
 class ProjectOutput(serializers.ModelSerializer):
@@ -64,18 +64,15 @@ class StateOutput(serializers.Serializer):
     is_paused = serializers.BooleanField()
 
 
-class ProjectsApi(APIView):
-    """My projects, and a new one."""
-
-    pagination_class = Pages
+class ProjectsApi(Listing):
+    queryset = Project.objects.none()
+    serializer_class = ProjectOutput
 
     @extend_schema(responses=ProjectOutput(many=True))
     def get(self, request: Request) -> Response:
-        mine = Project.objects.filter(memberships__user=request.user).annotate(my_role=F("memberships__role"))
-        pages = Pages()
-        return pages.get_paginated_response(
-            ProjectOutput(pages.paginate_queryset(mine, request), many=True).data
-        )
+        """The projects I am in."""
+        mine = Project.objects.filter(memberships__user=request.user)
+        return self.page_of(mine.annotate(my_role=F("memberships__role")))
 
     @extend_schema(request=NewProjectInput, responses={201: ProjectOutput})
     def post(self, request: Request) -> Response:
@@ -99,14 +96,14 @@ class ProjectApi(APIView):
 
 
 class SettingsApi(APIView):
-    """All settings: researchers read them, admins change them."""
-
     @extend_schema(responses=SettingsOutput)
     def get(self, request: Request, slug: str) -> Response:
+        """All settings: researchers."""
         return Response(SettingsOutput(get_project(request.user, slug, at_least=Role.RESEARCHER)).data)
 
     @extend_schema(request=SettingsInput(partial=True), responses=SettingsOutput)
     def patch(self, request: Request, slug: str) -> Response:
+        """Change some of the settings: admins. What is left out stays as it is."""
         project = get_project(request.user, slug, at_least=Role.ADMIN)
         sent = SettingsInput(data=request.data, partial=True)
         sent.is_valid(raise_exception=True)

@@ -1,7 +1,5 @@
 """Reviewers' API: written answers are approved or declined, reports resolved."""
 
-from typing import Any
-
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -12,7 +10,7 @@ from annotation.access import Role, get_answer, get_project, get_report
 from annotation.models import Completion, Report
 from annotation.selectors.review import reports_of, shown_reports, written_answers
 from annotation.services.review import approve_answer, decline_answer, resolve_report
-from rankloop.api import Pages
+from rankloop.api import Pages, read_body, read_query
 
 TAG = ["Review"]
 
@@ -78,13 +76,6 @@ class ReportOutput(serializers.Serializer):
     resolution = serializers.CharField(source="row.resolution")
 
 
-def checked(serializer: type[serializers.Serializer], data: Any) -> dict[str, Any]:
-    """The validated data. Raises ValidationError, which is told as a 400."""
-    sent = serializer(data=data)
-    sent.is_valid(raise_exception=True)
-    return sent.validated_data
-
-
 class AnswersApi(APIView):
     """Written answers, oldest first; by default those that wait."""
 
@@ -96,7 +87,7 @@ class AnswersApi(APIView):
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug, at_least=Role.REVIEWER)
         pages = OldestFirst()
-        answers = written_answers(project, **checked(AnswersQuery, request.query_params))
+        answers = written_answers(project, **read_query(request, AnswersQuery, is_list=True))
         page = pages.paginate_queryset(answers, request)
         return pages.get_paginated_response(AnswerOutput(page, many=True).data)
 
@@ -107,7 +98,7 @@ class ApproveApi(APIView):
     @extend_schema(tags=TAG, summary="Approve an answer", request=DecisionInput, responses=AnswerOutput)
     def post(self, request: Request, slug: str, answer: int) -> Response:
         found = get_answer(request.user, slug, answer)
-        decided = approve_answer(answer=found, reviewer=request.user, **checked(DecisionInput, request.data))
+        decided = approve_answer(answer=found, reviewer=request.user, **read_body(request, DecisionInput))
         return Response(AnswerOutput(decided).data)
 
 
@@ -117,7 +108,7 @@ class DeclineApi(APIView):
     @extend_schema(tags=TAG, summary="Decline an answer", request=DecisionInput, responses=AnswerOutput)
     def post(self, request: Request, slug: str, answer: int) -> Response:
         found = get_answer(request.user, slug, answer)
-        decided = decline_answer(answer=found, reviewer=request.user, **checked(DecisionInput, request.data))
+        decided = decline_answer(answer=found, reviewer=request.user, **read_body(request, DecisionInput))
         return Response(AnswerOutput(decided).data)
 
 
@@ -130,7 +121,7 @@ class ReportsApi(APIView):
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug, at_least=Role.REVIEWER)
         pages = OldestFirst()
-        reports = reports_of(project, **checked(ReportsQuery, request.query_params))
+        reports = reports_of(project, **read_query(request, ReportsQuery, is_list=True))
         page: list[Report] = pages.paginate_queryset(reports, request) or []
         return pages.get_paginated_response(ReportOutput(shown_reports(page), many=True).data)
 
@@ -141,5 +132,5 @@ class ResolveApi(APIView):
     @extend_schema(tags=TAG, summary="Resolve a report", request=DecisionInput, responses=ReportOutput)
     def post(self, request: Request, slug: str, report: int) -> Response:
         found = get_report(request.user, slug, report)
-        resolved = resolve_report(report=found, user=request.user, **checked(DecisionInput, request.data))
+        resolved = resolve_report(report=found, user=request.user, **read_body(request, DecisionInput))
         return Response(ReportOutput(shown_reports([resolved])[0]).data)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotation.api import annotating, guidelines, people, progress, projects, review
+from annotation.api import annotating, guidelines, people, progress, projects, prompts, review
 
 _PROJECT = "projects/<slug:slug>"
 _ASSIGNMENT = "projects/<slug:slug>/assignments/<uuid:assignment>"
@@ -51,4 +51,9 @@ urlpatterns = [
     path(f"{_PROJECT}/answers/<int:answer>/decline", review.DeclineApi.as_view(), name="api-decline"),
     path(f"{_PROJECT}/reports", review.ReportsApi.as_view(), name="api-reports"),
     path(f"{_PROJECT}/reports/<int:report>/resolve", review.ResolveApi.as_view(), name="api-resolve"),
+    # prompts
+    path(f"{_PROJECT}/prompts", prompts.PromptsApi.as_view(), name="api-prompts"),
+    path(f"{_PROJECT}/prompts/import", prompts.ImportApi.as_view(), name="api-import-prompts"),
+    path(f"{_PROJECT}/prompts/tags", prompts.TagsApi.as_view(), name="api-prompt-tags"),
+    path(f"{_PROJECT}/prompts/<int:prompt>", prompts.PromptApi.as_view(), name="api-prompt"),
 ]

@@ -105,6 +105,16 @@ class Round(models.Model):
     def is_rehearsal(self) -> bool:
         return self.audience == self.Audience.REHEARSAL
 
+    @property
+    def is_demonstration(self) -> bool:
+        return self.kind == self.Kind.DEMONSTRATION
+
+    @property
+    def stage(self) -> str:
+        """What pages call the status: in a demonstration round annotators write."""
+        is_writing = self.is_demonstration and self.status == self.Status.RANKING
+        return "writing" if is_writing else self.get_status_display()
+
 
 class Comparison(models.Model):
     """One prompt and the completions that are ranked together (none for a demonstration)."""

@@ -26,16 +26,21 @@ def find_prompts(project: Project, *, q: str = "", split: str = "", tag: str = "
     """Prompts with `q` anywhere in their conversation, newest first."""
     found = project.prompts.order_by("-pk")
     if q:
-        # Message texts only: a search for "role" or "user" should not find every row's JSON.
-        found = found.extra(
-            where=[
-                "EXISTS (SELECT FROM jsonb_array_elements(messages) message "
-                "WHERE strpos(lower(message->>'content'), lower(%s)) > 0)"
-            ],
-            params=[q],
-        )
+        found = containing(found, q)
     if split:
         found = found.filter(split=split)
     if tag:
         found = found.filter(tags__contains=[tag])
     return found
+
+
+def containing(prompts: QuerySet[Prompt], text: str) -> QuerySet[Prompt]:
+    """Those of the prompts with a text anywhere in their conversation, in capitals or not."""
+    # Message texts only: a search for "role" or "user" should not find every row's JSON.
+    return prompts.extra(
+        where=[
+            "EXISTS (SELECT FROM jsonb_array_elements(messages) message "
+            "WHERE strpos(lower(message->>'content'), lower(%s)) > 0)"
+        ],
+        params=[text],
+    )

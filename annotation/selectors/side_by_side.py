@@ -13,10 +13,14 @@ MOST_SHOWN = 3  # completions of each contestant to one prompt
 
 @dataclass(frozen=True)
 class Side:
-    """One contestant's completions to a prompt, as HTML, and how many more there are."""
+    """One contestant's completions to a prompt, and how many more there are."""
 
-    html: list[str]
+    texts: list[str]
     more: int
+
+    @property
+    def html(self) -> list[str]:
+        return [safe_html(text) for text in self.texts]
 
 
 def shared_prompts(project: Project, a: Contestant, b: Contestant, *, split: str = "") -> QuerySet[Prompt]:
@@ -45,9 +49,7 @@ def sides(
 
 def _side(texts: list[str]) -> Side:
     different = list(dict.fromkeys(texts))
-    return Side(
-        html=[safe_html(text) for text in different[:MOST_SHOWN]], more=max(0, len(different) - MOST_SHOWN)
-    )
+    return Side(texts=different[:MOST_SHOWN], more=max(0, len(different) - MOST_SHOWN))
 
 
 def figures(project: Project, a: Contestant, b: Contestant) -> list[HeadToHead]:

@@ -22,11 +22,33 @@ from annotation.models.rounds import SLOT_STRIDE
 def open_comparisons(*, round: Round) -> int:
     """Make the comparisons and slots of a round from its completions; returns how many comparisons it has.
 
-    Run twice it adds nothing: it does its work only while the round has no comparison.
+    In a demonstration round that is one for each prompt, with nothing to rank. Run twice it adds nothing: it does its
+    work only while the round has no comparison.
     """
     Round.objects.select_for_update().get(pk=round.pk)
     if round.comparisons.exists():
         return round.comparisons.count()
+    opened = _demonstrations(round) if round.is_demonstration else _groups(round)
+    add_comparisons(
+        round=round,
+        comparisons=[comparison for comparison, _ in opened],
+        groups=[group for _, group in opened],
+    )
+    return len(opened)
+
+
+def _demonstrations(round: Round) -> list[tuple[Comparison, list[int]]]:
+    """One comparison for each prompt, with no completions."""
+    kind = Comparison.Kind.DEMONSTRATION
+    prompts = round.prompts.order_by("pk").values_list("pk", flat=True)
+    return [
+        (Comparison(round=round, prompt_id=prompt, ordinal=ordinal, kind=kind), [])
+        for ordinal, prompt in enumerate(prompts, start=1)
+    ]
+
+
+def _groups(round: Round) -> list[tuple[Comparison, list[int]]]:
+    """Comparisons of what the round's contestants wrote, each with the ids of its completions."""
     by_prompt: dict[int, list[Candidate]] = {}
     completions = Completion.objects.filter(
         prompt__rounds=round,
@@ -37,13 +59,11 @@ def open_comparisons(*, round: Round) -> int:
     for row in completions.values_list("prompt_id", "pk", "contestant_id", "sample_index", "text"):
         by_prompt.setdefault(row[0], []).append(Candidate(*row[1:]))
 
-    comparisons, groups = [], []
+    opened: list[tuple[Comparison, list[int]]] = []
     for prompt_id in sorted(by_prompt):
         for group in group_candidates(by_prompt[prompt_id], size=round.completions_per_comparison).groups:
-            comparisons.append(Comparison(round=round, prompt_id=prompt_id, ordinal=len(comparisons) + 1))
-            groups.append(group)
-    add_comparisons(round=round, comparisons=comparisons, groups=groups)
-    return len(comparisons)
+            opened.append((Comparison(round=round, prompt_id=prompt_id, ordinal=len(opened) + 1), group))
+    return opened
 
 
 def add_comparisons(*, round: Round, comparisons: list[Comparison], groups: list[list[int]]) -> None:

@@ -40,6 +40,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
     "rest_framework",
+    "django_filters",
+    "drf_spectacular",
     "django_htmx",
     "rankloop.accounts",
     "rankloop.audit",
@@ -142,9 +144,29 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["rankloop.parsers.JSONBody"],
+    "DEFAULT_SCHEMA_CLASS": "rankloop.openapi.schema.Schema",
     "EXCEPTION_HANDLER": "rankloop.api.exception_handler",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+
+# The description of the API: /api/schema.json, and for reading /api/docs.
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Rankloop",
+    "VERSION": "1",
+    "DESCRIPTION": (
+        "Everything a page does. Sign in with a token of yours, `Authorization: Bearer rl_...`, made on your account "
+        "page; it may do what you may do. In a browser your session works too, with the CSRF token in the header "
+        "`X-CSRFToken` of every request that changes something. What is not open to you is answered with 404, as if "
+        'it were missing. A refusal is `{"detail": "..."}` and says what to do; where a field is wrong, '
+        '`{"detail": "...", "fields": {"name": ["..."]}}`. Lists come newest first in pages, '
+        '`{"next", "previous", "results"}`: follow `next` until it is null.'
+    ),
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": r"/api/(v1(/projects/\{slug\}(?=/))?)?",
+    "POSTPROCESSING_HOOKS": ["rankloop.openapi.schema.add_refusals"],
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "SORT_OPERATION_PARAMETERS": False,
 }
 
 # Celery's filesystem broker needs nothing installed; RabbitMQ or Redis come in by CELERY_BROKER_URL.

@@ -47,6 +47,7 @@ def launch_form(cast: Cast, **changes: object) -> dict[str, object]:
     contestants = cast.project.contestants.filter(checkpoints__isnull=False)
     return {
         "launch_key": str(uuid.uuid4()),
+        "kind": "ranking",
         "name": "First",
         "contestants": [contestant.pk for contestant in contestants],
         "train_prompts": 5,

@@ -8,7 +8,7 @@ from rest_framework.views import APIView
 
 from annotation.access import get_project
 from annotation.models import Judgment
-from rankloop.api import Pages
+from rankloop.api import Pages, read_query
 from training.selectors.my_work import FILTERS, described, my_judgments
 
 
@@ -73,10 +73,9 @@ class MyJudgmentsApi(APIView):
     )
     def get(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug)
-        asked = MyJudgmentsQuery(data=request.query_params)
-        asked.is_valid(raise_exception=True)
+        asked = read_query(request, MyJudgmentsQuery, is_list=True)
         pages = Pages()
-        mine = my_judgments(user=request.user, project=project, **asked.validated_data)
+        mine = my_judgments(user=request.user, project=project, **asked)
         page = pages.paginate_queryset(mine, request) or []
         return pages.get_paginated_response(
             MyJudgmentOutput(described(page, project=project), many=True).data

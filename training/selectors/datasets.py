@@ -36,3 +36,9 @@ def _read(dataset: PreferenceDataset, split: str) -> tuple[list[dict[str, Any]],
 def revised_since(dataset: PreferenceDataset) -> datetime | None:
     """When a judgment in the dataset was last revised or withdrawn after the freeze; None: never."""
     return dataset.members.aggregate(last=Max("judgment__superseded_by__created_at"))["last"]
+
+
+def jsonl(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """Rows as lines of a JSONL file."""
+    for row in rows:
+        yield json.dumps(row, ensure_ascii=False) + "\n"

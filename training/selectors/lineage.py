@@ -52,7 +52,12 @@ def judgments_behind(datasets: list[PreferenceDataset]) -> QuerySet[Judgment]:
     )
 
 
+def numbers_by_source(judgments: QuerySet[Judgment]) -> dict[str, int]:
+    """How many of the judgments came from each source."""
+    counted = judgments.order_by().values_list("source").annotate(number=Count("pk", distinct=True))
+    return dict(counted)
+
+
 def count_by_source(judgments: QuerySet[Judgment]) -> list[tuple[str, int]]:
     """How many judgments came from people, from simulated annotators, and so on: `[(whom, number)]`."""
-    counted = judgments.order_by().values_list("source").annotate(number=Count("pk", distinct=True))
-    return [(_AUTHORS[Judgment.Source(source)], number) for source, number in counted]
+    return [(_AUTHORS[Judgment.Source(source)], n) for source, n in numbers_by_source(judgments).items()]

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 
-from annotation.models import Judgment, Project, Round, Slot
-from annotation.selectors.review import waiting_in
+from annotation.models import Completion, Judgment, Project, Round, Slot
 from training.models import Evaluation, GenerationJob, PreferenceDataset, TrainingRun
 
 _WAY = (
@@ -17,6 +16,8 @@ _WAY = (
     Round.Status.EVALUATING,
     Round.Status.CLOSED,
 )
+# Nothing is generated, trained or measured: the driver only passes through those.
+_WAY_OF_DEMONSTRATIONS = (Round.Status.DRAFT, Round.Status.RANKING, Round.Status.CLOSED)
 
 MOST_DATASETS = 5  # a round has one by itself, and others when it is frozen by hand
 
@@ -43,7 +44,7 @@ class RoundState:
     slots: dict[str, int]
     judgments: dict[str, int]
     annotators: int
-    answers_waiting: int  # written answers that nobody has reviewed
+    written: dict[str, int]  # answers of people, by where their review stands
     datasets: list[PreferenceDataset]  # the newest first
     runs: list[TrainingRun]
     win_rates: list[Evaluation]
@@ -77,7 +78,7 @@ def round_state(round: Round) -> RoundState:
         | dict(round.slots.values_list("state").annotate(number=Count("pk"))),
         judgments=sums,
         annotators=sums.pop("annotators"),
-        answers_waiting=waiting_in([round]),
+        written=_written(round),
         datasets=list(round.datasets.order_by("-pk")[:MOST_DATASETS]),
         runs=list(round.runs.select_related("checkpoint").order_by("created_at")),
         win_rates=[row for row in evaluations if row.contestant_id is not None],
@@ -95,22 +96,32 @@ def _completions_made(round: Round) -> int:
     return made["number"]
 
 
+def _written(round: Round) -> dict[str, int]:
+    """Answers that annotators wrote in the round and did not take back."""
+    standing = Completion.objects.filter(
+        judgment__comparison__round=round, judgment__superseded_by=None, judgment__slot__isnull=False
+    )
+    counted = dict(standing.values_list("review").annotate(number=Count("pk")))
+    states = [Completion.Review.WAITING, Completion.Review.APPROVED, Completion.Review.DECLINED]
+    return {str(state): counted.get(state, 0) for state in states}
+
+
 def _steps(round: Round) -> list[Step]:
     """The way with the present station marked; a cancelled round's ends where nothing tells how far it was."""
-    at = _WAY.index(Round.Status(round.status)) if round.status in _WAY else -1
+    way = _WAY_OF_DEMONSTRATIONS if round.is_demonstration else _WAY
+    at = way.index(Round.Status(round.status)) if round.status in way else -1
+    labels = ["writing" if round.is_demonstration and stage == "ranking" else stage.label for stage in way]
     return [
-        Step(label=str(status.label), is_done=index < at or at == len(_WAY) - 1, is_current=index == at)
-        for index, status in enumerate(_WAY)
+        Step(label=str(label), is_done=index < at or at == len(way) - 1, is_current=index == at)
+        for index, label in enumerate(labels)
     ]
 
 
-def rounds_of(project: Project) -> list[Round]:
+def rounds_of(project: Project) -> QuerySet[Round]:
     """The project's rounds, newest first, each with `slots_all`, `slots_done` and `trained` (checkpoints)."""
     done = Count("slots", filter=Q(slots__state=Slot.State.FILLED), distinct=True)
-    return list(
-        project.rounds.order_by("-number").annotate(
-            slots_all=Count("slots", distinct=True),
-            slots_done=done,
-            trained=Count("runs__checkpoint", distinct=True),
-        )
+    return project.rounds.order_by("-number").annotate(
+        slots_all=Count("slots", distinct=True),
+        slots_done=done,
+        trained=Count("runs__checkpoint", distinct=True),
     )

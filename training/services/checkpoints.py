@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 
 from annotation.models import Contestant, Project
@@ -15,6 +16,7 @@ from training.models import Checkpoint, CheckpointContestant, TrainingRun
 
 # What a contestant samples with unless it is asked otherwise: the policy's own distribution.
 DEFAULT_DECODING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 256}
+BRIEF = "Answer in one or two short sentences, to the point."
 
 
 def check_model_folder(folder: Path) -> None:
@@ -73,6 +75,18 @@ def register_policy(
     )
     CheckpointContestant.objects.get_or_create(checkpoint=checkpoint, contestant=contestant)
     return contestant
+
+
+def register_default(*, project: Project) -> Checkpoint:
+    """The installation's default model with two contestants, plain and asked to be brief: enough for a first round.
+
+    Again: the same rows. Raises Refused when the model is not there, or its name belongs to other weights.
+    """
+    folder = settings.DEFAULT_MODEL
+    base = register_base(project=project, folder=folder, name=folder.name)
+    register_policy(checkpoint=base)
+    register_policy(checkpoint=base, name=f"{base.name}, asked to be brief", system_prompt=BRIEF)
+    return base
 
 
 def checkpoint_of(contestant: Contestant) -> Checkpoint:

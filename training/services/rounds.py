@@ -39,13 +39,15 @@ def open_round(
     user: User | None,
     name: str,
     contestants: Sequence[Contestant],
+    kind: str = Round.Kind.RANKING,
     launch_key: uuid.UUID | None = None,
     training_plan: Sequence[dict[str, Any]] = (),
     **settings: Any,
 ) -> Round:
     """A new round as a draft. With a launch key that was used before, that round: two launches make one.
 
-    `settings` are fields of Round (overlap, audience, train_prompts, deadline ...), by default the project's.
+    In a demonstration round annotators write the answers: it takes no contestants and no plan. `settings` are fields
+    of Round (overlap, audience, train_prompts, deadline ...), by default the project's.
     Raises Refused for a plan, contestants or sizes that can't work, ValidationError for a field out of range.
     """
     # One after the other within a project: numbers are given in order, and a key is looked up before it is used.
@@ -55,12 +57,14 @@ def open_round(
         if known is not None:
             return known
     plan = checked_plan(list(training_plan))
-    if not contestants:
-        raise Refused("A round needs at least one contestant. Choose who writes the completions.")
-    for contestant in contestants:
-        if contestant.project_id != project.pk:
-            raise Refused(f"{contestant} belongs to another project.")
-        checkpoint_of(contestant)
+    if kind == Round.Kind.DEMONSTRATION:
+        _check_demonstrations(contestants, plan, settings)
+        settings.setdefault("overlap", 1)
+        settings.setdefault("held_out_prompts", 0)
+    else:
+        _check_contestants(project, contestants)
+    if plan and settings.get("train_prompts") == 0:
+        raise Refused("Training needs train prompts. Ask for some, or train nothing in this round.")
     settings.setdefault("overlap", project.overlap)
     settings.setdefault("completions_per_comparison", project.completions_per_comparison)
     number = (project.rounds.aggregate(last=Max("number"))["last"] or 0) + 1
@@ -69,18 +73,39 @@ def open_round(
         project=project,
         number=number,
         name=name or f"Round {number}",
+        kind=kind,
         training_plan=plan,
         launch_key=launch_key,
         created_by=user,
         **settings,
     )
-    if len(contestants) * round.samples_per_contestant < 2:
-        raise Refused("One completion can't be compared. Choose more contestants, or more samples of each.")
     round.full_clean(exclude=["project", "created_by", "launch_key"])
+    if kind == Round.Kind.RANKING and len(contestants) * round.samples_per_contestant < 2:
+        raise Refused("One completion can't be compared. Choose more contestants, or more samples of each.")
     round.save()
     round.contestants.set(contestants)
     record("round opened", actor=user, project=project.slug, subject=f"round {number}")
     return round
+
+
+def _check_contestants(project: Project, contestants: Sequence[Contestant]) -> None:
+    if not contestants:
+        raise Refused("A round needs at least one contestant. Choose who writes the completions.")
+    for contestant in contestants:
+        if contestant.project_id != project.pk:
+            raise Refused(f"{contestant} belongs to another project.")
+        checkpoint_of(contestant)
+
+
+def _check_demonstrations(
+    contestants: Sequence[Contestant], plan: Sequence[dict[str, Any]], settings: dict[str, Any]
+) -> None:
+    if contestants:
+        raise Refused("In a demonstration round annotators write the answers. Leave the contestants out.")
+    if plan:
+        raise Refused("Nothing is ranked in a demonstration round, so nothing can be trained. Leave it out.")
+    if settings.get("audience", Round.Audience.PEOPLE) != Round.Audience.PEOPLE:
+        raise Refused("Only people write demonstrations. Simulated annotators rank rehearsals.")
 
 
 @transaction.atomic
@@ -136,7 +161,7 @@ def _note_failure(round: Round, reason: str) -> None:
 
 
 def _generate(round: Round) -> str | None:
-    """Queue what is to be generated; once that is over, make the comparisons."""
+    """Queue what is to be generated; once that is over, make the comparisons. Demonstrations need no completions."""
     if not _all_over(queue_generation(round=round)):
         return None
     if open_comparisons(round=round) == 0:

@@ -7,11 +7,13 @@ from django.conf import settings
 from django.db import transaction
 
 from annotation.models import Contestant, Round
+from rankloop.accounts.models import User
 from rankloop.audit.services import record
 from rankloop.errors import Refused
 from training.models import Checkpoint, GenerationJob, PreferenceDataset, RunInput, TrainingRun
 from training.plans import checked_plan
 from training.services.checkpoints import checkpoint_of
+from training.services.work import request_cancel
 
 # Fewer pairs than this teach nothing but their own noise.
 FEWEST_PAIRS = 8
@@ -110,3 +112,12 @@ def queue_training(*, round: Round, dataset: PreferenceDataset) -> list[Training
             record("run queued", actor=round.created_by, project=round.project.slug, subject=str(run.pk))
         runs.append(run)
     return runs
+
+
+@transaction.atomic
+def cancel_run(*, run: TrainingRun, user: User) -> None:
+    """Ask a run to save and stop. One that is over stays as it is."""
+    if run.is_over:
+        return
+    request_cancel(run)
+    record("run cancelled", actor=user, project=run.project.slug, subject=str(run.pk))

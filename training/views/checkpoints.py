@@ -1,10 +1,8 @@
 """Checkpoints with everything behind them, and the datasets they learned from."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -15,32 +13,14 @@ from django.views.decorators.http import require_POST
 from annotation.access import Role, get_project
 from annotation.models import Project, Prompt
 from rankloop.errors import Refused
-from training.models import Checkpoint, PreferenceDataset
-from training.selectors.datasets import demonstrations_of, pairs_of, revised_since
+from training.access import get_checkpoint, get_dataset
+from training.models import Checkpoint
+from training.selectors.datasets import demonstrations_of, jsonl, pairs_of, revised_since
 from training.selectors.lineage import count_by_source, judgments_behind, lineage_of
-from training.services.checkpoints import register_base, register_policy
+from training.services.checkpoints import register_default
 from training.store import DamagedArtifact, ErasedText
 
 JUDGMENTS_PER_PAGE = 25
-BRIEF = "Answer in one or two short sentences, to the point."
-
-
-def get_checkpoint(request: HttpRequest, slug: str, checkpoint: int) -> tuple[Project, Checkpoint]:
-    """A checkpoint of a project that is open to the researcher; Http404 alike for a foreign and a missing one."""
-    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
-    found = project.checkpoints.select_related("base", "run__round").filter(pk=checkpoint).first()
-    if found is None:
-        raise Http404("There is no such checkpoint.")
-    return project, found
-
-
-def get_dataset(request: HttpRequest, slug: str, dataset: int) -> tuple[Project, PreferenceDataset]:
-    """A dataset of such a project."""
-    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
-    found = project.datasets.filter(pk=dataset).first()
-    if found is None:
-        raise Http404("There is no such dataset.")
-    return project, found
 
 
 @login_required
@@ -70,11 +50,8 @@ def latest_checkpoints(request: HttpRequest, slug: str) -> HttpResponse:
 def add_default_base(request: HttpRequest, slug: str) -> HttpResponse:
     """Register the installation's default model, plain and asked to be brief, so that a first round can start."""
     project = get_project(request.user, slug, at_least=Role.RESEARCHER)
-    folder = settings.DEFAULT_MODEL
     try:
-        base = register_base(project=project, folder=folder, name=folder.name)
-        register_policy(checkpoint=base)
-        register_policy(checkpoint=base, name=f"{base.name}, asked to be brief", system_prompt=BRIEF)
+        base = register_default(project=project)
         messages.success(request, f"{base.name} is registered, with two contestants to begin with.")
     except Refused as error:
         messages.error(request, str(error))
@@ -140,12 +117,7 @@ def _download(
     except (DamagedArtifact, ErasedText) as error:
         messages.error(request, f"The file can't be given out. {error}")
         return redirect("dataset", slug, dataset)
-    response = StreamingHttpResponse(_jsonl(lines), content_type="application/jsonl; charset=utf-8")
+    response = StreamingHttpResponse(jsonl(lines), content_type="application/jsonl; charset=utf-8")
     file = f"{project.slug}-{found.digest[:12]}-{name}.jsonl"
     response.headers["Content-Disposition"] = f'attachment; filename="{file}"'
     return response
-
-
-def _jsonl(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    for row in rows:
-        yield json.dumps(row, ensure_ascii=False) + "\n"

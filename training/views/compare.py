@@ -41,7 +41,9 @@ def _chosen(request: HttpRequest, project: Project) -> dict[str, str]:
     """What the address asks for; where it is silent, the newest contestant against the one that it met."""
     chosen = {name: request.GET.get(name, "") for name in ("a", "b", "split")}
     if not chosen["a"] and not chosen["b"]:
-        newest = project.contestants.order_by("-pk").first()
+        # A person whose answers were kept is a contestant too, but no version that anybody waits for.
+        models = project.contestants.filter(checkpoints__isnull=False)
+        newest = models.order_by("-pk").first() or project.contestants.order_by("-pk").first()
         met = newest and project.contestants.filter(rounds__contestants=newest).exclude(pk=newest.pk)
         other = newest and (
             met.order_by("pk").first() or project.contestants.exclude(pk=newest.pk).order_by("-pk").first()

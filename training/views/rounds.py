@@ -6,7 +6,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST
@@ -14,6 +14,7 @@ from django.views.decorators.http import require_POST
 from annotation.access import Role, get_project
 from annotation.models import Project, Round
 from rankloop.errors import Refused
+from training.access import get_round
 from training.forms import LaunchForm
 from training.selectors.rounds import round_state, rounds_of
 from training.services.rounds import (
@@ -26,15 +27,6 @@ from training.services.rounds import (
 )
 from training.services.snapshots import snapshot_rounds
 from training.views.live import live_answer, live_part
-
-
-def get_round(request: HttpRequest, slug: str, number: int) -> tuple[Project, Round]:
-    """A round of a project that is open to the researcher; Http404 alike for a foreign and a missing one."""
-    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
-    found = project.rounds.select_related("project").filter(number=number).first()
-    if found is None:
-        raise Http404("There is no such round.")
-    return project, found
 
 
 @login_required

@@ -5,41 +5,20 @@ import uuid
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from annotation.access import Role, get_project
 from annotation.models import Project
-from rankloop.audit.services import record
+from training.access import get_job, get_run
 from training.models import GenerationJob, TrainingRun
 from training.selectors.runs import log_tail, metrics_after
-from training.services.work import request_cancel
+from training.services import runs as services
 from training.views.live import live_answer, live_part
 
 RUNS_PER_PAGE = 30
-
-
-def get_run(request: HttpRequest, slug: str, run: uuid.UUID) -> tuple[Project, TrainingRun]:
-    """A run of a project that is open to the researcher; Http404 alike for a foreign and a missing one."""
-    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
-    found = project.runs.select_related("round", "checkpoint").filter(pk=run).first()
-    if found is None:
-        raise Http404("There is no such run.")
-    return project, found
-
-
-def get_job(request: HttpRequest, slug: str, job: uuid.UUID) -> tuple[Project, GenerationJob]:
-    """A generation job of such a project."""
-    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
-    found = (
-        GenerationJob.objects.select_related("round", "base").filter(pk=job, round__project=project).first()
-    )
-    if found is None:
-        raise Http404("There is no such job.")
-    return project, found
 
 
 @login_required
@@ -92,10 +71,8 @@ def run_metrics(request: HttpRequest, slug: str, run: uuid.UUID) -> JsonResponse
 @require_POST
 def cancel_run(request: HttpRequest, slug: str, run: uuid.UUID) -> HttpResponse:
     """Ask a run to save and stop."""
-    project, found = get_run(request, slug, run)
-    with transaction.atomic():
-        request_cancel(found)
-        record("run cancelled", actor=request.user, project=project.slug, subject=str(found.pk))
+    _, found = get_run(request, slug, run)
+    services.cancel_run(run=found, user=request.user)
     messages.success(request, "The run was asked to stop. It saves a checkpoint to resume from first.")
     return redirect("run", slug, run)
 

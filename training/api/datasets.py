@@ -1,0 +1,105 @@
+"""Frozen datasets, and the pairs in them."""
+
+import django_filters
+from django.http import StreamingHttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from annotation.access import Role, get_project
+from annotation.models import Prompt
+from rankloop.api import AlwaysJSON, Listing, Problem, read_query
+from rankloop.errors import Conflict
+from training.access import get_dataset
+from training.api.runs import RunOutput
+from training.models import PreferenceDataset, TrainingRun
+from training.selectors.datasets import jsonl, pairs_of, revised_since
+from training.store import DamagedArtifact, ErasedText
+
+
+class DatasetOutput(serializers.ModelSerializer):
+    rounds = serializers.SlugRelatedField("number", many=True, read_only=True, help_text="Their numbers.")
+    sources = serializers.ListField(child=serializers.CharField())
+    counts = serializers.DictField(help_text="Judgments, comparisons, pairs of each split, ties and all bad.")
+
+    class Meta:
+        model = PreferenceDataset
+        fields = ("id", "digest", "rounds", "sources", "counts", "created_at")
+
+
+class DatasetDetail(DatasetOutput):
+    revised_since = serializers.DateTimeField(
+        allow_null=True, help_text="When a judgment in it was last revised or withdrawn after the freeze."
+    )
+    runs = RunOutput(many=True, help_text="What learned from it.")
+
+    class Meta(DatasetOutput.Meta):
+        fields = (*DatasetOutput.Meta.fields, "revised_since", "runs")
+
+
+class PairsInput(serializers.Serializer):
+    split = serializers.ChoiceField(choices=Prompt.Split.choices)
+
+
+class PairMessage(serializers.Serializer):
+    role = serializers.CharField()
+    content = serializers.CharField()
+
+
+class PairOutput(serializers.Serializer):
+    prompt = PairMessage(many=True)
+    chosen = PairMessage(many=True)
+    rejected = PairMessage(many=True)
+    ranking = serializers.IntegerField(help_text="The judgment it comes from.")
+    prompt_id = serializers.IntegerField()
+    weight = serializers.FloatField()
+
+
+class DatasetFilters(django_filters.FilterSet):
+    round = django_filters.NumberFilter(field_name="rounds__number", help_text="Its number.")
+
+
+class DatasetsApi(Listing):
+    queryset = PreferenceDataset.objects.none()
+    serializer_class = DatasetOutput
+    filterset_class = DatasetFilters
+
+    @extend_schema(responses=DatasetOutput(many=True))
+    def get(self, request: Request, slug: str) -> Response:
+        """Every frozen dataset of the project."""
+        project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+        return self.page_of(project.datasets.prefetch_related("rounds"))
+
+
+class DatasetApi(APIView):
+    @extend_schema(responses=DatasetDetail)
+    def get(self, request: Request, slug: str, dataset: int) -> Response:
+        """One dataset: what is in it, and what learned from it."""
+        _, found = get_dataset(request, slug, dataset)
+        found.revised_since = revised_since(found)  # type: ignore[attr-defined]
+        runs = TrainingRun.objects.filter(inputs__dataset=found).select_related("round", "checkpoint")
+        found.runs = runs.order_by("created_at")  # type: ignore[attr-defined]
+        return Response(DatasetDetail(found).data)
+
+
+class PairsApi(APIView):
+    content_negotiation_class = AlwaysJSON
+
+    @extend_schema(parameters=[PairsInput], responses={(200, "application/jsonl"): PairOutput, 409: Problem})
+    def get(self, request: Request, slug: str, dataset: int) -> StreamingHttpResponse:
+        """The pairs of one split in TRL's preference form, one JSON object a line.
+
+        A dataset with an erased text or a damaged file is refused before the first line.
+        """
+        project, found = get_dataset(request, slug, dataset)
+        split = read_query(request, PairsInput)["split"]
+        try:
+            pairs = pairs_of(found, split=split)
+        except (DamagedArtifact, ErasedText) as error:
+            raise Conflict(f"The pairs can't be given out. {error}") from None
+        response = StreamingHttpResponse(jsonl(pairs), content_type="application/jsonl; charset=utf-8")
+        name = f"{project.slug}-{found.digest[:12]}-{split}.jsonl"
+        response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        return response
