@@ -313,7 +313,8 @@ def nothing_left(port: int, annotator: str) -> dict[str, float]:
                SELECT gen_random_uuid(), comparison_id, %s, 'submitted', now(),
                       now() + (max(position) - 3000000000) * interval '1 microsecond', max(position), '{}', ''
                FROM annotation_slot WHERE state = 'open' GROUP BY comparison_id
-               ON CONFLICT DO NOTHING""",
+               ON CONFLICT (comparison_id, annotator_id) DO UPDATE SET state = 'submitted'
+               WHERE annotation_assignment.state = 'expired'""",
             [User.objects.get(username=annotator).pk],
         )
         cursor.execute("ANALYZE annotation_assignment")
