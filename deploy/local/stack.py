@@ -176,7 +176,7 @@ class Stack:
             database_url = self._server.url
         self.environ = self.home.environment(self.environ, database_url, self.port)
         self._say("Bringing the database up to date")
-        self._migrate()
+        self._prepare()
         if self._stopping.is_set():
             return
         self._parts = [self._part(name) for name in self._parts_wanted]
@@ -187,16 +187,25 @@ class Stack:
         if "web" in self._parts_wanted:
             self._await_site()
 
-    def _migrate(self) -> None:
-        log = self._log("migrate")
-        command = [sys.executable, str(ROOT / "manage.py"), "migrate", "--no-input", "--no-color"]
-        child = spawn(command, death_signal=signal.SIGKILL, environ=self.environ, log=log, cwd=ROOT)
-        while not has_ended(child):
+    def _prepare(self) -> None:
+        """Bring the database up to date, and beside that collect the files the site serves."""
+        tasks = {"migrate": self._manage("migrate")}
+        if "web" in self._parts_wanted:
+            tasks["collectstatic"] = self._manage("collectstatic")
+        while not all(map(has_ended, tasks.values())):
             if self._stopping.wait(0.05):
-                end(child, (signal.SIGTERM, 5))
-                return  # no failure
-        if child.returncode != 0:
-            raise StackError(f"The database could not be brought up to date. The end of {log}:\n{tail(log)}")
+                break
+        for name, child in tasks.items():
+            end(child, (signal.SIGTERM, 5))  # harmless once it has ended
+            if child.returncode != 0 and not self._stopping.is_set():
+                log = self._log(name)
+                raise StackError(f"manage.py {name} failed. The end of {log}:\n{tail(log)}")
+
+    def _manage(self, name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(ROOT / "manage.py"), name, "--no-input", "--no-color"]
+        return spawn(
+            command, death_signal=signal.SIGKILL, environ=self.environ, log=self._log(name), cwd=ROOT
+        )
 
     def _part(self, name: str) -> Part:
         log, python = self._log(name), [sys.executable, "-m"]

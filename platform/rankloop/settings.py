@@ -52,6 +52,9 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # Below whitenoise, whose files are compressed already; above all that writes bodies. BREACH guesses a secret by the
+    # length of a compressed page: Django masks the CSRF token anew in each answer and pads each with up to 100 bytes.
+    "django.middleware.gzip.GZipMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -209,17 +212,14 @@ USE_I18N = False
 
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME / "static"
-STATICFILES_DIRS = [Path(__file__).parent / "static"]
-# Locally files are served from where they lie; production runs collectstatic and gets hashed names.
-WHITENOISE_USE_FINDERS = LOCAL
+# Our own only: packages bring files that no page of ours uses.
+STATICFILES_FINDERS = ["django.contrib.staticfiles.finders.FileSystemFinder"]
+STATICFILES_DIRS = [Path(__file__).parent / "static", ROOT / "annotation/static", ROOT / "training/static"]
+# collectstatic (the local stack runs it at each start) gives names by content, for ever cacheable, and compresses.
 WHITENOISE_AUTOREFRESH = False
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {
-        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-        if LOCAL
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
-    },
+    "staticfiles": {"BACKEND": "rankloop.storage.HashedStaticFiles"},
 }
 
 LOGGING = {

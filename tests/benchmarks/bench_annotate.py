@@ -2,9 +2,10 @@
 
     python3 deploy/dev.py bench annotate [--quick] [--json FILE]
 
-Session cookie, CSRF token and full texts included; overlap 2, four completions. Every acknowledged submission key goes
-into a ledger, and the rows are checked against it afterwards. Beside it: claim and submit by bare psycopg, which is
-the limit, and the claim of an annotator who has done everything that is left.
+Session cookie, CSRF token and full texts included; overlap 2, four completions. The last row works as the ranking page
+does: the next comparison is fetched ahead, and a draft is kept before each submission. Every acknowledged submission
+key goes into a ledger, and the rows are checked against it afterwards. Beside it: claim and submit by bare psycopg,
+which is the limit, and the claim of an annotator who has done everything that is left.
 """
 
 import argparse
@@ -18,9 +19,10 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,43 +58,88 @@ class Annotator:
         self.connection = HTTPConnection("127.0.0.1", port, timeout=60)
         self.connection.connect()
 
-    def post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
-        self.connection.request("POST", f"/api/v1/projects/{SLUG}/{path}", json.dumps(body), self.headers)
+    def send(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        self.connection.request(method, f"/api/v1/projects/{SLUG}/{path}", json.dumps(body), self.headers)
         answer = self.connection.getresponse()
         return answer.status, answer.read()
+
+    def claim(self, record: Record, **asked: Any) -> dict[str, Any] | None:
+        """The next board, or None when nothing is left."""
+        start = time.perf_counter()
+        status, body = self.send("POST", "claim", asked)
+        record.claims.append(time.perf_counter() - start)
+        if status not in (200, 204):
+            raise SystemExit(f"claim answered {status}: {body[:300]!r}")
+        return json.loads(body) if status == 200 else None
+
+    def submit(self, board: dict[str, Any], record: Record, ranks: list[int]) -> None:
+        key = str(uuid.uuid4())
+        sent = {"submission_key": key, "outcome": "ranked", "ranks": ranks, "active_seconds": 3.5}
+        start = time.perf_counter()
+        status, body = self.send("POST", f"assignments/{board['assignment']}/submit", sent)
+        record.submits.append(time.perf_counter() - start)
+        if status != 200:
+            raise SystemExit(f"submit answered {status}: {body[:300]!r}")
+        record.acknowledged.append(key)
+
+    def change(self, method: str, board: dict[str, Any], what: str, body: dict[str, Any]) -> None:
+        status, said = self.send(method, f"assignments/{board['assignment']}/{what}", body)
+        if status != 204:
+            raise SystemExit(f"{what} answered {status}: {said[:300]!r}")
 
     def work(self, cycles: int, record: Record) -> None:
         """Claim and submit `cycles` times, or until nothing is left."""
         for _ in range(cycles):
-            start = time.perf_counter()
-            status, body = self.post("claim", {})
-            record.claims.append(time.perf_counter() - start)
-            if status == 204:
+            board = self.claim(record)
+            if board is None:
                 return
-            if status != 200:
-                raise SystemExit(f"claim answered {status}: {body[:300]!r}")
-            board = json.loads(body)
-            ranks = list(range(1, len(board["completions"]) + 1))
-            random.shuffle(ranks)
-            key = str(uuid.uuid4())
-            sent = {"submission_key": key, "outcome": "ranked", "ranks": ranks, "active_seconds": 3.5}
-            start = time.perf_counter()
-            status, body = self.post(f"assignments/{board['assignment']}/submit", sent)
-            record.submits.append(time.perf_counter() - start)
-            if status != 200:
-                raise SystemExit(f"submit answered {status}: {body[:300]!r}")
-            record.acknowledged.append(key)
+            self.submit(board, record, any_ranks(board))
+
+    def work_as_the_page(self, cycles: int, record: Record, think: Callable[[], bool] = bool) -> None:
+        """Fetch the next one ahead, think, keep a draft, submit; at the end give back what is unused.
+
+        `think` takes its time and says whether to stop.
+        """
+        board, ahead = self.claim(record), None
+        for _ in range(cycles):
+            if board is None:
+                return
+            ahead = self.claim(record, prefetch=True, holding=board["assignment"])
+            if think():
+                break
+            ranks = any_ranks(board)
+            self.change("PUT", board, "draft", {"places": ranks, "active_seconds": 3.5})
+            self.submit(board, record, ranks)
+            board, ahead = ahead or self.claim(record), None
+        for unused in (board, ahead):
+            if unused is not None:
+                self.change("POST", unused, "release", {})
 
 
-def load(comparisons: int) -> None:
-    """A project with that many comparisons, each of its own prompt and four completions, and the annotators."""
+def any_ranks(board: dict[str, Any]) -> list[int]:
+    ranks = list(range(1, len(board["completions"]) + 1))
+    random.shuffle(ranks)
+    return ranks
+
+
+def load(
+    comparisons: int,
+    *,
+    annotators: int = 16,
+    sizes: Sequence[int] = (4,),
+    words: tuple[int, int] = (20, 60),
+) -> None:
+    """A project with that many comparisons, each of its own prompt, and the annotators.
+
+    Comparisons have `sizes` completions in turn, each of so many `words`.
+    """
     from annotation.models import Comparison, Completion, Membership, Prompt, Round
     from annotation.services.comparisons import add_comparisons
     from annotation.services.contestants import register_contestant
     from annotation.services.members import add_member, open_project
     from rankloop.accounts.models import User
 
-    words = (
+    vocabulary = (
         "tea",
         "water",
         "leaf",
@@ -109,15 +156,16 @@ def load(comparisons: int) -> None:
     draw = random.Random(0)
 
     def text(length: int) -> str:
-        return " ".join(draw.choice(words) for _ in range(length)).capitalize() + "."
+        return " ".join(draw.choice(vocabulary) for _ in range(length)).capitalize() + "."
 
     admin = User.objects.create_user("bench-admin", password=PASSWORD)
     project = open_project(slug=SLUG, name="Benchmark", user=admin)
-    for number in range(16):
+    for number in range(annotators):
         user = User.objects.create_user(f"bench-{number}", password=PASSWORD)
         add_member(project=project, user=user, role=Membership.Role.ANNOTATOR)
     contestants = [
-        register_contestant(project=project, name=f"c{n}", weights=f"c{n}", decoding={}) for n in range(4)
+        register_contestant(project=project, name=f"c{n}", weights=f"c{n}", decoding={})
+        for n in range(max(sizes))
     ]
     round = Round.objects.create(
         project=project, number=1, name="Benchmark", status=Round.Status.RANKING, overlap=2
@@ -134,22 +182,23 @@ def load(comparisons: int) -> None:
         ),
         batch_size=5000,
     )
-    completions = Completion.objects.bulk_create(
+    rows = Completion.objects.bulk_create(
         (
-            Completion(prompt=prompt, contestant=contestant, sample_index=0, text=text(draw.randint(20, 60)))
-            for prompt in prompts
-            for contestant in contestants
+            Completion(prompt=prompt, contestant=contestant, sample_index=0, text=text(draw.randint(*words)))
+            for number, prompt in enumerate(prompts)
+            for contestant in contestants[: sizes[number % len(sizes)]]
         ),
         batch_size=5000,
     )
+    ids = iter(row.pk for row in rows)
     add_comparisons(
         round=round,
         comparisons=[Comparison(round=round, prompt=p, ordinal=n) for n, p in enumerate(prompts, 1)],
-        groups=[[c.pk for c in completions[start : start + 4]] for start in range(0, len(completions), 4)],
+        groups=[list(islice(ids, sizes[number % len(sizes)])) for number in range(comparisons)],
     )
 
 
-def drive(port: int, annotators: int, cycles: int) -> tuple[float, list[Record]]:
+def drive(port: int, annotators: int, cycles: int, ahead: bool) -> tuple[float, list[Record]]:
     """Let that many annotators do `cycles` cycles each, side by side; seconds and what each saw.
 
     In a process of its own, as the clients' work should cost the server nothing but its share of the cores.
@@ -159,18 +208,18 @@ def drive(port: int, annotators: int, cycles: int) -> tuple[float, list[Record]]
         "-m",
         "tests.benchmarks.bench_annotate",
         "--drive",
-        f"{port},{annotators},{cycles}",
+        f"{port},{annotators},{cycles},{int(ahead)}",
     ]
     answer = json.loads(subprocess.run(program, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     return answer["seconds"], [Record(**record) for record in answer["records"]]
 
 
-def drive_here(port: int, annotators: int, cycles: int) -> None:
+def drive_here(port: int, annotators: int, cycles: int, ahead: int) -> None:
     """The process behind `drive`."""
     workers = [Annotator(port, f"bench-{number}") for number in range(annotators)]
     records = [Record() for _ in workers]
     threads = [
-        threading.Thread(target=worker.work, args=(cycles, record))
+        threading.Thread(target=worker.work_as_the_page if ahead else worker.work, args=(cycles, record))
         for worker, record in zip(workers, records, strict=True)
     ]
     start = time.perf_counter()
@@ -264,7 +313,8 @@ def nothing_left(port: int, annotator: str) -> dict[str, float]:
                SELECT gen_random_uuid(), comparison_id, %s, 'submitted', now(),
                       now() + (max(position) - 3000000000) * interval '1 microsecond', max(position), '{}', ''
                FROM annotation_slot WHERE state = 'open' GROUP BY comparison_id
-               ON CONFLICT DO NOTHING""",
+               ON CONFLICT (comparison_id, annotator_id) DO UPDATE SET state = 'submitted'
+               WHERE annotation_assignment.state = 'expired'""",
             [User.objects.get(username=annotator).pk],
         )
         cursor.execute("ANALYZE annotation_assignment")
@@ -272,7 +322,7 @@ def nothing_left(port: int, annotator: str) -> dict[str, float]:
     times = []
     for _ in range(20):
         start = time.perf_counter()
-        status, _ = client.post("claim", {})
+        status, _ = client.send("POST", "claim", {})
         times.append(time.perf_counter() - start)
         if status != 204:
             raise SystemExit(f"expected nothing left, and got {status}")
@@ -319,12 +369,14 @@ def _set_up_django() -> None:
 def _measure(stack: Any, *, quick: bool) -> dict[str, Any]:
     acknowledged: list[str] = []
     runs = []
-    for annotators, cycles in ((1, 300), (4, 150), (16, 60)) if quick else ((1, 1500), (4, 750), (16, 300)):
-        seconds, records = drive(stack.port, annotators, cycles)
+    plan = [(1, 300), (4, 150), (16, 60)] if quick else [(1, 1500), (4, 750), (16, 300)]
+    for annotators, cycles, ahead in [*((*row, False) for row in plan), (*plan[-1], True)]:
+        seconds, records = drive(stack.port, annotators, cycles, ahead)
         acknowledged += [key for record in records for key in record.acknowledged]
         runs.append(
             {
                 "annotators": annotators,
+                "with_drafts_and_prefetching": ahead,
                 "cycles_per_second": round(sum(len(r.acknowledged) for r in records) / seconds, 1),
                 "claim_ms": percentiles([t for r in records for t in r.claims]),
                 "submit_ms": percentiles([t for r in records for t in r.submits]),
@@ -357,7 +409,7 @@ def _print(figures: dict[str, Any]) -> None:
     )
     for run in figures["runs"]:
         row(
-            run["annotators"],
+            f"{run['annotators']}{' as the page' if run['with_drafts_and_prefetching'] else ''}",
             run["cycles_per_second"],
             *run["claim_ms"].values(),
             *run["submit_ms"].values(),

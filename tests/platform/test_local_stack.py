@@ -1,7 +1,12 @@
 """The embedded server and the stack around it: what survives a kill, and that nothing survives its supervisor."""
 
+import gzip
+import hashlib
 import http.client
+import json
 import os
+import posixpath
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +33,8 @@ OF_THE_TEST_RUN = (
     "RANKLOOP_HOME",
     "SECRET_KEY",
 )
+# What collecting puts into the name of a static file.
+HASHED = re.compile(r"\.[0-9a-f]{12}\.")
 CLEAN = {name: value for name, value in os.environ.items() if name not in OF_THE_TEST_RUN}
 
 
@@ -301,6 +308,68 @@ def status_of(stack: Stack) -> int:
 
 def test_the_site_answers(stack: Stack) -> None:
     assert status_of(stack) < 500
+
+
+def fetch(stack: Stack, path: str, **headers: str) -> tuple[http.client.HTTPResponse, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=20)
+    try:
+        connection.request("GET", path, headers={"Accept-Encoding": "gzip", **headers})
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    assert answer.status == 200, (path, answer.status)
+    return answer, (
+        gzip.decompress(body) if answer.getheader("Content-Encoding") == "gzip" else body
+    ).decode()
+
+
+def test_pages_are_compressed_and_name_static_files_by_their_content(stack: Stack) -> None:
+    answer, page = fetch(stack, "/sign-in/")
+    assert answer.getheader("Content-Encoding") == "gzip"
+    assert "Accept-Encoding" in answer.getheader("Vary")
+    addresses = re.findall(r'"(/static/[^"]+\.css)"', page)
+    assert len(addresses) >= 2
+    for address in addresses:
+        assert HASHED.search(address), address
+        answer, style = fetch(stack, address)
+        assert answer.getheader("Content-Encoding") == "gzip"
+        assert {"immutable", "public"} <= set(answer.getheader("Cache-Control").split(", "))
+        assert f".{hashlib.md5(style.encode()).hexdigest()[:12]}." in address
+
+
+def test_the_cookie_of_a_form_stays_out_of_reach_of_guessing_by_length(stack: Stack) -> None:
+    """BREACH: the token in a compressed page never repeats, though it stands for one secret."""
+    cookie = fetch(stack, "/sign-in/")[0].getheader("Set-Cookie").partition(";")[0]
+    pages = [fetch(stack, "/sign-in/", Cookie=cookie)[1] for _ in range(3)]
+    tokens = {re.search(r'name="csrfmiddlewaretoken" value="(\w{64})"', page)[1] for page in pages}
+    assert len(tokens) == 3
+    assert all(cookie.partition("=")[2] not in page for page in pages)
+
+
+def test_modules_import_modules_by_their_content(stack: Stack) -> None:
+    """Or a browser would run a new module with old ones after an upgrade."""
+    manifest = json.loads((stack.home.path / "static" / "staticfiles.json").read_text())["paths"]
+    waiting, seen = [manifest["annotation/ranking.js"]], set()
+    while waiting:
+        name = waiting.pop()
+        assert HASHED.search(name), name
+        seen.add(name)
+        answer, source = fetch(stack, f"/static/{name}")
+        assert "immutable" in answer.getheader("Cache-Control")
+        imported = [
+            posixpath.normpath(posixpath.join(posixpath.dirname(name), url)) for url in imports(source)
+        ]
+        waiting += [url for url in imported if url not in seen]
+    modules = sorted((ROOT / "annotation/static/annotation/ranking").glob("*.js"))
+    assert {f"annotation/ranking/{module.name}" for module in modules} == {
+        HASHED.sub(".", name) for name in seen
+    } - {"annotation/ranking.js"}
+
+
+def imports(source: str) -> list[str]:
+    """Addresses a module imports or exports from, however its author spaced it."""
+    return re.findall(r"""(?:\bfrom|^import)\s*["'](\.{0,2}/[^"']+)["']""", source, flags=re.MULTILINE)
 
 
 def test_a_second_stack_on_the_same_home_is_refused(stack: Stack) -> None:
