@@ -41,9 +41,7 @@ def visit(tab: Tab, site: str, page: Page) -> None:
     for key in page.keys.split():
         tab.keyboard.press(key)
     if page.typed:
-        tab.screenshot(path="/tmp/sheets/dbg.png")
-        print(page.name, tab.locator("#board").get_attribute("class"), tab.viewport_size)
-        tab.locator("#answer").fill(page.typed, timeout=4000)
+        tab.locator("#answer").fill(page.typed)
         tab.wait_for_timeout(700)  # the preview follows
     if page.keys:
         tab.wait_for_timeout(150)  # a dialog may fetch what it shows

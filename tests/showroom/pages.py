@@ -108,6 +108,9 @@ def _projects(room: Room) -> Iterator[Page]:
     )
     yield _at("prompts", "prompts", "Prompts, searched and filtered.", slug=slug)
     yield _at("new-prompt", "new-prompt", "Write a prompt by hand.", slug=slug)
+    yield _at(
+        "progress", "progress", "How far the ranking is, how fast, and how far annotators agree.", slug=slug
+    )
     yield _at("guideline", "guideline", "What annotators rank by, with its versions.", "anna", slug=slug)
     yield _at(
         "edit-guideline", "guideline-edit", "Edit the guideline, with a live preview.", "admin", slug=slug
@@ -211,5 +214,5 @@ def _training(room: Room) -> Iterator[Page]:
 def _empty(room: Room) -> Iterator[Page]:
     """What the lists say when there is nothing in them."""
     slug = room.empty.slug
-    for url in ("project", "prompts", "rounds", "new-round", "runs", "checkpoints", "compare"):
+    for url in ("project", "progress", "prompts", "rounds", "new-round", "runs", "checkpoints", "compare"):
         yield _at(url, f"{url}-empty", "The same, in a project that has just been opened.", slug=slug)

@@ -58,6 +58,8 @@ def _ready(room: "Room", name: str, groups: list[tuple[Any, list[str]]], tags: S
         status=Round.Status.RANKING,
         priority=number,
         completions_per_comparison=size or 2,
+        samples_per_contestant=1,
+        first_sample=number,
         created_by=room.cast.researcher,
     )
     contestants = [
