@@ -10,13 +10,14 @@ from typing import Any
 
 from django.utils import timezone
 
-from annotation.models import Assignment, Completion, Membership, Project, Round
+from annotation.models import Assignment, Completion, Membership, Project, Report, Round
 from annotation.services.guidelines import mark_guideline_read, publish_guideline
 from annotation.services.invitations import open_invitation, revoke_invitation
 from annotation.services.judgments import withdraw_judgment
 from annotation.services.members import add_member, open_project
 from annotation.services.projects import change_settings, pause_project
 from annotation.services.prompts import add_prompt, import_prompts
+from annotation.services.review import approve_answer, decline_answer, resolve_report
 from rankloop.accounts.models import User
 from rankloop.accounts.services import open_token, revoke_token
 from tests.cast import PASSWORD, Cast, add_simulated, assemble
@@ -83,6 +84,7 @@ def fill(folder: Path) -> Room:
     _cancelled_rehearsal(room)
     spread_over_days()
     rounds_to_rank(room)
+    _review(room)
     pause_project(project=paused, user=cast.admin)
     return room
 
@@ -128,6 +130,17 @@ def _set_up(room: Room) -> None:
         if text is texts.GUIDELINE_BEFORE:
             for user in (room.cast.anna, room.cast.ben):
                 mark_guideline_read(project=project, user=user, version=based_on + 1)
+
+
+def _review(room: Room) -> None:
+    """Some of what people wrote and reported has been decided."""
+    reviewer = room.cast.reviewer
+    written = Completion.objects.filter(review=Completion.Review.WAITING).order_by("pk")
+    for answer in written[:2]:
+        approve_answer(answer=answer, reviewer=reviewer)
+    decline_answer(answer=written[0], reviewer=reviewer, note="The last sentence says nothing.")
+    report = Report.objects.order_by("pk").first()
+    resolve_report(report=report, user=reviewer, note="The street is made up; nothing to take out.")
 
 
 # --- rounds that were ranked and trained ---

@@ -54,6 +54,7 @@ NOT_PAGES = {
     "latest-checkpoints": "a part of the project's page",
     "run-metrics": "JSON for the curves",
     "dataset-pairs": "a download",
+    "dataset-demonstrations": "a download",
 }
 
 
@@ -111,6 +112,18 @@ def _projects(room: Room) -> Iterator[Page]:
     yield _at(
         "progress", "progress", "How far the ranking is, how fast, and how far annotators agree.", slug=slug
     )
+    yield _at(
+        "review",
+        "review",
+        "What people wrote waits for a reviewer; what they reported, too.",
+        "reviewer",
+        slug=slug,
+    )
+    review = f"{reverse('review', args=[slug])}?show=approved"
+    yield Page("review-approved", "Answers that were let into datasets.", review, "reviewer", "review")
+    yield _at("my-work", "my-work", "My judgments, what each was used for, my own pace.", "ben", slug=slug)
+    mine = room.cast.ben.assignments.filter(judgments__outcome="ranked").latest("claimed_at")
+    yield _at("withdraw", "withdraw", "Take a judgment back.", "ben", slug=slug, assignment=mine.pk)
     yield _at("guideline", "guideline", "What annotators rank by, with its versions.", "anna", slug=slug)
     yield _at(
         "edit-guideline", "guideline-edit", "Edit the guideline, with a live preview.", "admin", slug=slug
@@ -180,6 +193,13 @@ def _rounds(room: Room) -> Iterator[Page]:
         yield _at("round", f"round-{'ranking' if name == 'Pairs' else name}", about, slug=slug, number=number)
     number = rounds["Pairs"].number
     yield _at("end-ranking", "round-end-ranking", "End ranking now?", slug=slug, number=number)
+    yield _at(
+        "freeze-round",
+        "round-freeze",
+        "Freeze what was judged now?",
+        slug=slug,
+        number=rounds["closed"].number,
+    )
     yield _at("cancel-round", "round-cancel", "Cancel a round?", slug=slug, number=number)
 
 
@@ -214,5 +234,8 @@ def _training(room: Room) -> Iterator[Page]:
 def _empty(room: Room) -> Iterator[Page]:
     """What the lists say when there is nothing in them."""
     slug = room.empty.slug
+    about = "The same, in a project that has just been opened."
     for url in ("project", "progress", "prompts", "rounds", "new-round", "runs", "checkpoints", "compare"):
-        yield _at(url, f"{url}-empty", "The same, in a project that has just been opened.", slug=slug)
+        yield _at(url, f"{url}-empty", about, slug=slug)
+    yield _at("review", "review-empty", about, "admin", slug=slug)
+    yield _at("my-work", "my-work-empty", about, "anna", slug=slug)
