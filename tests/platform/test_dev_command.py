@@ -163,6 +163,11 @@ def test_an_unknown_benchmark_is_told_the_names_there_are(
     assert dev.command_line(options)[1:] == ["-m", "tests.benchmarks.bench_annotate", "--quick"]
 
 
+def test_pictures_are_made_by_a_module_of_the_tests_all_or_some() -> None:
+    assert dev.command_line(dev.parse(["pictures"]))[1:] == ["-m", "tests.pictures"]
+    assert dev.command_line(dev.parse(["pictures", "annotate"]))[1:] == ["-m", "tests.pictures", "annotate"]
+
+
 def test_foreign_packages_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "VIRTUAL_ENV"):
         monkeypatch.setenv(name, "/elsewhere")

@@ -211,7 +211,7 @@ def _all_over(work: Sequence[GenerationJob] | Sequence[TrainingRun]) -> bool:
     """Whether all of it has ended well or was given up; raises Refused with the reason when some has failed."""
     for item in work:
         if item.status == WorkStatus.FAILED:
-            raise Refused(f"{str(item).capitalize()} failed. {item.error}")
+            raise Refused(f"{str(item)[:1].upper()}{str(item)[1:]} failed. {item.error}")
     return all(item.is_over for item in work)
 
 

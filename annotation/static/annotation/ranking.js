@@ -80,6 +80,7 @@ function show(given) {
   view.lock(false);
   differences.hold(given.completions);
   guideline.heard(given.guideline);
+  progress.showRound(given.round.name);
   if (work.isDemonstration) view.drawAnswer(work.answer);
   else view.drawAllNotes(work.notes);
   work.cursor = work.firstUnplaced();

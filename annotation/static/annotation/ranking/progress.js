@@ -10,14 +10,23 @@ export class Progress {
     this.today = today;
     this.left = left;
     this.rounds = [];
+    this.roundName = "";
     this.sinceFetch = 0;
   }
 
+  // The round on the board; before the first board, or when it is not among the open ones any more, the one that is next.
+  get round() { return this.rounds.find((round) => round.name === this.roundName) ?? this.rounds[0]; }
+
   draw() { drawProgress(this); }
+
+  showRound(name) {
+    this.roundName = name;
+    this.draw();
+  }
 
   count() {
     this.today += 1;
-    if (this.rounds.length) this.rounds[0].filled = Math.min(this.rounds[0].filled + 1, this.rounds[0].places);
+    if (this.round) this.round.filled = Math.min(this.round.filled + 1, this.round.places);
     this.pass();
   }
 

@@ -149,10 +149,9 @@ export function showIdle({ title, text = "", again = null }) {
   byId("idle-again").onclick = again;
 }
 
-export function drawProgress({ today, left, rounds }) {
+export function drawProgress({ today, left, round }) {
   const rest = left > 0 ? ` · about ${left.toLocaleString("en")} left for you` : "";
   byId("progress").textContent = `${today.toLocaleString("en")} done today${rest}`;
-  const [round] = rounds;
   byId("round-progress").hidden = !round;
   if (!round) return;
   byId("round-progress-bar").max = round.places;
