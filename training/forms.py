@@ -49,7 +49,10 @@ class LaunchForm(forms.Form):
         widget=forms.RadioSelect,
     )
     name = forms.CharField(
-        label="Name", max_length=120, help_text="What you will look for in lists, such as “Shorter answers”."
+        label="Name",
+        max_length=120,
+        help_text="What you will look for in lists, such as “Shorter answers”. Annotators see it too: "
+        "name no contestant.",
     )
     contestants = forms.ModelMultipleChoiceField(
         label="Contestants",

@@ -4,9 +4,11 @@ Blind: an assignment id and positions, no more.
 """
 
 import uuid
+from datetime import datetime
 from typing import Any
 
 from django.http import Http404
+from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
@@ -26,6 +28,7 @@ from annotation.api.shapes import (
     SkipInput,
     SubmitInput,
     WithdrawInput,
+    submission_of,
 )
 from annotation.models import Assignment, Judgment, Project
 from annotation.selectors.board import board_of, progress_of, rounds_in_ranking, said_by
@@ -46,7 +49,8 @@ from annotation.services.judgments import (
 )
 from annotation.services.reports import report_comparison
 from annotation.submissions import Rules
-from rankloop.api import read_query
+from rankloop.api import read_body, read_query
+from rankloop.parsers import MEGABYTE
 
 TAG = ["Annotating"]
 
@@ -94,11 +98,15 @@ def _board_json(project: Project, assignment: Assignment, judgment: Judgment | N
             "aspects": project.aspects,
         },
         "guideline": board.guideline,
-        "lease_until": assignment.lease_until,
+        **_lease_json(assignment.lease_until),
         "draft": assignment.draft,
         "judgment": said_by(judgment, assignment.shown_order) if judgment else None,
         "revisable_until": revisable_until(assignment, project) if judgment else None,
     }
+
+
+def _lease_json(until: datetime) -> dict[str, Any]:
+    return {"lease_until": until, "lease_seconds": max(0.0, (until - timezone.now()).total_seconds())}
 
 
 # --- the endpoints ---
@@ -112,9 +120,8 @@ class ClaimApi(APIView):
     )
     def post(self, request: Request, slug: str) -> Response:
         project = get_project(request.user, slug)
-        asked = ClaimInput(data=request.data)
-        asked.is_valid(raise_exception=True)
-        assignment = claim_comparison(project=project, annotator=request.user, **asked.validated_data)
+        asked = read_body(request, ClaimInput)
+        assignment = claim_comparison(project=project, annotator=request.user, **asked)
         if assignment is None:
             return Response(status=status.HTTP_204_NO_CONTENT)
         return Response(_board_json(project, assignment))
@@ -160,9 +167,8 @@ class SubmitApi(APIView):
     @extend_schema(tags=TAG, summary="Send a judgment", request=SubmitInput, responses=RecordedOutput)
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
-        sent = SubmitInput(data=request.data)
-        sent.is_valid(raise_exception=True)
-        judgment = submit_judgment(assignment=mine, submission=sent.submission(), rules=mine.rules)
+        sent = read_body(request, SubmitInput)
+        judgment = submit_judgment(assignment=mine, submission=submission_of(sent), rules=mine.rules)
         return Response({"recorded": True, "counted": judgment.is_counted})
 
 
@@ -172,12 +178,11 @@ class ReviseApi(APIView):
     @extend_schema(tags=TAG, summary="Revise a judgment", request=ReviseInput, responses=RecordedOutput)
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
-        sent = ReviseInput(data=request.data)
-        sent.is_valid(raise_exception=True)
+        sent = read_body(request, ReviseInput)
         judgment = revise_judgment(
             assignment=mine,
-            submission=sent.submission(),
-            replaces=sent.validated_data["replaces"],
+            submission=submission_of(sent),
+            replaces=sent["replaces"],
             rules=mine.rules,
         )
         return Response({"recorded": True, "counted": judgment.is_counted})
@@ -189,9 +194,8 @@ class WithdrawApi(APIView):
     @extend_schema(tags=TAG, summary="Withdraw a judgment", request=WithdrawInput, responses={204: None})
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
-        sent = WithdrawInput(data=request.data)
-        sent.is_valid(raise_exception=True)
-        withdraw_judgment(assignment=mine, **sent.validated_data)
+        sent = read_body(request, WithdrawInput)
+        withdraw_judgment(assignment=mine, **sent)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -201,9 +205,8 @@ class SkipApi(APIView):
     @extend_schema(tags=TAG, summary="Skip a comparison", request=SkipInput, responses={204: None})
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
-        sent = SkipInput(data=request.data)
-        sent.is_valid(raise_exception=True)
-        skip_comparison(assignment=mine, **sent.validated_data)
+        sent = read_body(request, SkipInput)
+        skip_comparison(assignment=mine, **sent)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -213,9 +216,8 @@ class ReportApi(APIView):
     @extend_schema(tags=TAG, summary="Report a comparison", request=ReportInput, responses={204: None})
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
-        sent = ReportInput(data=request.data)
-        sent.is_valid(raise_exception=True)
-        report_comparison(assignment=mine, **sent.validated_data)
+        sent = read_body(request, ReportInput)
+        report_comparison(assignment=mine, **sent)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -230,16 +232,18 @@ class ReleaseApi(APIView):
 
 
 class RenewApi(APIView):
-    """Keep the lease while working."""
+    """Keep the lease while working. One that ran out is had again where a place is free; else 409."""
 
     @extend_schema(tags=TAG, summary="Keep a comparison", request=None, responses=LeaseOutput)
     def post(self, request: Request, slug: str, assignment: uuid.UUID) -> Response:
         mine = get_assignment(request, slug, assignment)
-        return Response({"lease_until": renew_lease(assignment=mine, minutes=mine.lease_minutes)})
+        return Response(_lease_json(renew_lease(assignment=mine, minutes=mine.lease_minutes)))
 
 
 class DraftApi(APIView):
-    """Keep an unfinished judgment on the server: any JSON object."""
+    """Keep an unfinished judgment on the server: any JSON object of at most 400,000 characters."""
+
+    most_bytes = 2 * MEGABYTE
 
     @extend_schema(
         tags=TAG, summary="Keep a draft", request={"application/json": dict}, responses={204: None}

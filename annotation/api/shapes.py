@@ -1,5 +1,8 @@
 """What goes into the annotator's API and comes out of it. Ids of assignments and positions, nothing else."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rest_framework import serializers
 
 from annotation.models import Judgment, Report
@@ -56,12 +59,6 @@ class SubmitInput(serializers.Serializer):
     )
     reason = serializers.CharField(**REASON)
     active_seconds = serializers.FloatField(min_value=0, default=0.0)
-
-    def submission(self) -> Submission:
-        values = dict(self.validated_data)
-        values.pop("replaces", None)
-        notes = [Note(**note) for note in values.pop("notes")]
-        return Submission(**values, notes=notes)
 
 
 class ReviseInput(SubmitInput):
@@ -130,6 +127,7 @@ class BoardOutput(serializers.Serializer):
     asked = AskedOutput()
     guideline = serializers.IntegerField(allow_null=True, help_text="The newest version.")
     lease_until = serializers.DateTimeField()
+    lease_seconds = serializers.FloatField(help_text="Until then, from now: clocks differ.")
     draft = serializers.JSONField(allow_null=True)
     judgment = serializers.JSONField(allow_null=True, help_text="What you sent, once you have.")
     revisable_until = serializers.DateTimeField(allow_null=True)
@@ -142,6 +140,7 @@ class RecordedOutput(serializers.Serializer):
 
 class LeaseOutput(serializers.Serializer):
     lease_until = serializers.DateTimeField()
+    lease_seconds = serializers.FloatField()
 
 
 class RoundProgressOutput(serializers.Serializer):
@@ -155,3 +154,9 @@ class ProgressOutput(serializers.Serializer):
     done_today = serializers.IntegerField()
     left = serializers.IntegerField(help_text="Comparisons that wait for you.")
     rounds = RoundProgressOutput(many=True)
+
+
+def submission_of(values: Mapping[str, Any]) -> Submission:
+    """The validated body of a submit or a revision as the services take it."""
+    given = {name: value for name, value in values.items() if name not in ("notes", "replaces")}
+    return Submission(**given, notes=[Note(**note) for note in values["notes"]])

@@ -132,7 +132,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='project',
             name='strength_levels',
-            field=models.PositiveSmallIntegerField(choices=[(1, 'which is better, nothing more'), (2, 'slightly better, better'), (3, 'slightly better, better, significantly better')], default=3, help_text='What annotators say about a pair, with the same keystroke. Reward models can learn from it.'),
+            field=models.PositiveSmallIntegerField(choices=[(1, 'which is better, nothing more'), (2, 'slightly better, better'), (3, 'slightly better, better, significantly better')], default=3, help_text='What annotators say about a pair, with the same keystroke. It is kept in the datasets.'),
         ),
         migrations.AddField(
             model_name='round',

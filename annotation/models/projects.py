@@ -62,7 +62,7 @@ class Project(models.Model):
             (2, "slightly better, better"),
             (3, "slightly better, better, significantly better"),
         ],
-        help_text="What annotators say about a pair, with the same keystroke. Reward models can learn from it.",
+        help_text="What annotators say about a pair, with the same keystroke. It is kept in the datasets.",
     )
     flags = ArrayField(
         models.CharField(max_length=30),

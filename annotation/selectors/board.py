@@ -86,6 +86,7 @@ def said_by(judgment: Judgment, shown_order: Sequence[int]) -> dict[str, Any]:
         "ranks": [row.rank for row in rows if row.rank is not None],
         "strength": judgment.strength,
         "reason": judgment.reason,
+        "active_seconds": judgment.active_seconds,
         "text": written.get(None, ""),
         "notes": [
             {

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from annotation.differences import changes_html
 from annotation.models import Guideline, Project
+from annotation.rendering import mark_hidden
 
 
 def newest_guideline(project: Project) -> Guideline | None:
@@ -25,4 +26,6 @@ def changes_since(project: Project, version: int, guideline: Guideline) -> str |
 
 
 # Every annotator asks for the same difference on the day a version comes out.
-_changes_html = lru_cache(maxsize=64)(changes_html)
+@lru_cache(maxsize=64)
+def _changes_html(old: str, new: str) -> str:
+    return mark_hidden(changes_html(old, new))

@@ -179,17 +179,52 @@ def expire_leases(*, project: Project | None = None) -> int:
         return cursor.rowcount
 
 
+# A lease that ran out is had again while a slot of the comparison is free. As in a claim the slot is locked first.
+_REGAIN = """
+WITH free AS (
+    SELECT slot.id FROM annotation_slot slot JOIN annotation_assignment lost ON lost.comparison_id = slot.comparison_id
+    WHERE lost.id = %(assignment)s AND lost.state = 'expired' AND slot.state = 'open'
+      AND (slot.reserved_for_id IS NULL OR slot.reserved_for_id = lost.annotator_id)
+    ORDER BY slot.position LIMIT 1
+    FOR UPDATE OF slot SKIP LOCKED
+), mine AS (
+    UPDATE annotation_assignment SET state = 'open', lease_until = %(until)s
+    FROM free WHERE annotation_assignment.id = %(assignment)s AND state = 'expired'
+    RETURNING annotation_assignment.id
+)
+UPDATE annotation_slot slot SET state = 'held', assignment_id = mine.id FROM free, mine WHERE slot.id = free.id
+"""
+
+
 def renew_lease(*, assignment: Assignment, minutes: int) -> datetime:
-    """Put the end of the lease that many minutes from now. Raises Conflict when it is no longer open."""
+    """Put the end of the lease that many minutes from now; one that ran out is taken again where a place is free.
+
+    Raises Conflict when nothing is free any more, or the annotator holds two other comparisons by now.
+    """
     until = timezone.now() + timedelta(minutes=minutes)
     open_ = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.OPEN)
-    if open_.update(lease_until=until) != 1:
+    if open_.update(lease_until=until) != 1 and not _regain(assignment, until):
         raise Conflict(
             "This comparison is no longer reserved for you. You can still send your ranking: it counts if nobody "
             "has taken the place, and is kept in any case."
         )
     assignment.lease_until = until
     return until
+
+
+@transaction.atomic
+def _regain(assignment: Assignment, until: datetime) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(1, %s)", [assignment.annotator_id])
+        mine = Assignment.objects.filter(
+            annotator_id=assignment.annotator_id,
+            state=Assignment.State.OPEN,
+            comparison__round__project__rounds__comparisons=assignment.comparison_id,
+        )
+        if mine.count() >= MOST_LEASES:
+            return False
+        cursor.execute(_REGAIN, {"assignment": assignment.pk, "until": until})
+        return cursor.rowcount == 1
 
 
 @transaction.atomic

@@ -36,7 +36,8 @@ def keep_written(*, judgment: Judgment, assignment: Assignment, submission: Subm
     contestant = person_contestant(project=comparison.round.project, person=assignment.annotator)
     with connection.cursor() as cursor:
         # Two tabs of one person may answer the same prompt at once: their texts are numbered one after the other.
-        cursor.execute("SELECT pg_advisory_xact_lock(1, %s)", [assignment.annotator_id])
+        # Not the claim's lock: it is taken before the assignment's row, this one after.
+        cursor.execute("SELECT pg_advisory_xact_lock(2, %s)", [assignment.annotator_id])
     mine = Completion.objects.filter(prompt=comparison.prompt, contestant=contestant)
     last = mine.aggregate(last=Max("sample_index"))["last"]
     first = 0 if last is None else last + 1

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from annotation.models import Assignment, Completion, Contestant, Judgment, Project
+from annotation.models import Assignment, Completion, Contestant, Judgment, Project, Slot
 from annotation.services.claims import expire_leases
 from annotation.services.members import open_project
 from rankloop.accounts.models import ApiToken
@@ -200,7 +200,7 @@ def test_skipping_and_giving_back_answer_with_no_content(cast, anna):
     assert Assignment.objects.get(pk=first).reason == "Not my language."
 
 
-def test_renewing_tells_the_new_end_of_the_lease_and_a_lost_one_is_a_conflict(cast, anna):
+def test_renewing_tells_the_new_end_of_the_lease(cast, anna):
     open_ranking(cast)
     assignment = claim(anna)["assignment"]
     Assignment.objects.update(lease_until=timezone.now() + timedelta(seconds=1))
@@ -209,9 +209,48 @@ def test_renewing_tells_the_new_end_of_the_lease_and_a_lost_one_is_a_conflict(ca
     row = Assignment.objects.get()
     assert datetime.fromisoformat(answer.json()["lease_until"]) == row.lease_until
     assert row.lease_until > timezone.now() + timedelta(minutes=1)
+    assert 890 < answer.json()["lease_seconds"] <= 900
+
+
+def test_a_lease_that_ran_out_is_had_again_while_a_place_is_free_and_is_a_conflict_after(cast, anna):
+    open_ranking(cast, comparisons=1, overlap=1)
+    assignment = claim(anna)["assignment"]
+
+    def run_out() -> None:
+        Assignment.objects.filter(pk=assignment).update(lease_until=timezone.now() - timedelta(minutes=1))
+        assert expire_leases() == 1
+
+    run_out()
+    assert post(anna, at(assignment, "renew")).status_code == 200
+    slot = Slot.objects.get()
+    assert (slot.state, str(slot.assignment_id)) == (Slot.State.HELD, assignment)
+    run_out()
+    claim(signed_in(cast.ben))
+    answer = post(anna, at(assignment, "renew"))
+    assert (answer.status_code, Assignment.objects.get(pk=assignment).state) == (409, "expired")
+
+
+def test_a_lost_lease_is_not_had_again_beside_two_others(cast, anna):
+    open_ranking(cast, comparisons=3, overlap=1)
+    lost = claim(anna)["assignment"]
     Assignment.objects.update(lease_until=timezone.now() - timedelta(minutes=1))
     expire_leases()
-    assert post(anna, at(assignment, "renew")).status_code == 409
+    ben = signed_in(cast.ben)
+    taken = claim(ben)["assignment"]
+    held = claim(anna)["assignment"]
+    claim(anna, prefetch=True, holding=held)
+    post(ben, at(taken, "release"))
+    assert Slot.objects.get(comparison__assignments=lost).state == Slot.State.OPEN
+    assert post(anna, at(lost, "renew")).status_code == 409
+    assert Assignment.objects.filter(annotator=cast.anna, state=Assignment.State.OPEN).count() == 2
+
+
+def test_a_misspelt_field_is_refused_and_not_dropped(cast, anna):
+    open_ranking(cast)
+    answer = post(anna, at(claim(anna)["assignment"], "submit"), judgment(1, 2, 3, 4, strenght=2))
+    assert answer.status_code == 400
+    assert "strenght" in answer.json()["detail"]
+    assert not Judgment.objects.exists()
 
 
 def test_a_draft_comes_back_with_the_next_claim(cast, anna):
@@ -389,7 +428,16 @@ def test_a_claim_tells_the_assignment_and_positions_and_no_more(cast, anna, tell
     assert_blind(str(answer.headers))
     assert keys_of(answer.json()) == {
         *("assignment", "round", "name", "rehearsal", "prompt", "messages", "role", "html", "text"),
-        *("completions", "position", "lease_until", "draft", "kind", "sensitive", "guideline"),
+        *(
+            "completions",
+            "position",
+            "lease_until",
+            "lease_seconds",
+            "draft",
+            "kind",
+            "sensitive",
+            "guideline",
+        ),
         *("asked", "strength_levels", "flags", "aspects", "judgment", "revisable_until"),
     }
     assert all(set(c) == {"position", "html", "text"} for c in answer.json()["completions"])
@@ -413,7 +461,16 @@ def test_no_other_answer_tells_who_wrote_what(cast, anna, telling_ids):
     for answer in answers[:-1]:
         assert_blind(answer.content.decode())
         assert keys_of(answer.json()) <= {
-            *("detail", "fields", "recorded", "counted", "lease_until", "done_by_me", "done_today"),
+            *(
+                "detail",
+                "fields",
+                "recorded",
+                "counted",
+                "lease_until",
+                "lease_seconds",
+                "done_by_me",
+                "done_today",
+            ),
             *("left", "rounds", "name", "filled", "places"),
         }
     page = answers[-1].content.decode()

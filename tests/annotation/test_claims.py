@@ -246,11 +246,12 @@ def test_a_late_answer_does_not_take_a_slot_reserved_for_somebody_else(cast):
     assert not submit(late).is_counted
 
 
-def test_a_lease_that_ran_out_cannot_be_renewed_and_the_refusal_says_the_ranking_can_still_be_sent(cast):
-    open_ranking(cast)
+def test_a_lease_whose_place_is_taken_cannot_be_renewed_and_the_refusal_says_what_can_be_done(cast):
+    open_ranking(cast, comparisons=1, overlap=1)
     late = claim(cast, cast.anna)
     let_leases_run_out()
     expire_leases()
+    claim(cast, cast.ben)
     with pytest.raises(Conflict, match="You can still send your ranking"):
         renew_lease(assignment=late, minutes=15)
 

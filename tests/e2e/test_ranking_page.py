@@ -192,7 +192,7 @@ def test_nothing_an_annotator_gets_tells_the_contestants_apart(
         "assignment", "round", "name", "rehearsal", "prompt", "messages", "role", "html", "text",
         "completions", "position", "lease_until", "draft", "kind", "sensitive", "asked", "strength_levels", "flags",
         "aspects", "guideline", "judgment", "revisable_until", "done_by_me", "done_today", "left", "rounds", "filled",
-        "places",
+        "places", "lease_seconds",
     }  # fmt: skip
     for completion in Completion.objects.filter(pk__in=board.shown_order):
         assert completion.contestant.digest not in said

@@ -1,6 +1,8 @@
 // A preview beside a text: every textarea[data-preview] is shown in the element whose id stands there. That element
 // says in data-preview-address where the server renders: the same cleaning as for every reader.
 
+import { csrfToken } from "./csrf.js";
+
 const PAUSE = 300; // ms after the last keystroke
 
 export function bindPreview(field) {
@@ -22,7 +24,7 @@ export function bindPreview(field) {
         body: JSON.stringify({ text: field.value }),
         credentials: "same-origin",
         signal: mine.signal,
-        headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRFToken": csrfToken(field) },
+        headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRFToken": csrfToken() || field.form?.querySelector("[name=csrfmiddlewaretoken]")?.value || "" },
       });
       const answer = await response.json();
       if (response.ok) {
@@ -41,13 +43,6 @@ export function bindPreview(field) {
     line.textContent = text;
     place.replaceChildren(line);
   }
-}
-
-// The cookie first: signing in again in another tab changes it.
-function csrfToken(field) {
-  const input = field.form?.querySelector("[name=csrfmiddlewaretoken]");
-  const cookie = document.cookie.split("; ").find((part) => part.split("=")[0].endsWith("csrftoken"));
-  return cookie ? decodeURIComponent(cookie.slice(cookie.indexOf("=") + 1)) : input?.value ?? "";
 }
 
 document.querySelectorAll("textarea[data-preview]").forEach(bindPreview);

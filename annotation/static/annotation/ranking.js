@@ -30,7 +30,7 @@ const outbox = new Outbox({
     action: { text: "Send now", run: () => outbox.hurry() },
   }),
 });
-const progress = new Progress(api, { today: Number(page.dataset.doneToday), left: Number(page.dataset.left) });
+const progress = new Progress(api, { left: Number(page.dataset.left) });
 const differences = new Differences();
 const guideline = new Guideline(api, { newest: Number(page.dataset.guideline), read: Number(page.dataset.guidelineRead) });
 
@@ -52,7 +52,7 @@ async function next() {
   ahead = null;
   let following = fetched && await fetched;
   try {
-    if (!following || lease.isNearlyOver(following)) following = await claim();
+    if (!following || !lease.isGood(following)) following = await claim();
   } catch (error) {
     return claimFailed(error);
   }
@@ -71,6 +71,8 @@ async function claim() {
 }
 
 function show(given) {
+  clearTimeout(pollTimer); // what is on the board now must not be replaced
+  notice("draft", "");
   board = given;
   work = new Work(given);
   clock.restart(work.activeSeconds);
@@ -100,15 +102,19 @@ function fetchAhead(held) {
   ahead.then((fetched) => { if (board === held) lease.holdAhead(fetched); });
 }
 
-function nothingLeft() {
+function clearBoard() {
   board = null;
   work = null;
   lease.hold(null);
+}
+
+function nothingLeft() {
+  clearBoard();
   progress.nothingLeft();
   tellRevision();
   const seconds = Number(page.dataset.pollSeconds);
   view.showIdle({
-    title: progress.today ? "All done for now" : "Nothing to rank right now",
+    title: progress.today || lastSent ? "All done for now" : "Nothing to rank right now",
     text: `Either everything is done, or others are working on what is left. New work shows up here by itself: this page looks every ${seconds} seconds.`,
     again: next,
   });
@@ -118,6 +124,7 @@ function nothingLeft() {
 
 function claimFailed(error) {
   const refused = error instanceof Refusal;
+  clearBoard();
   if (refused && error.status === 403) tellSignedOut(next);
   view.showIdle({
     title: refused ? "No comparison for now" : "The server can't be reached",
@@ -151,6 +158,7 @@ async function sendOutcome(outcome, reason) {
 }
 
 async function deliver(assignment, body) {
+  const focused = document.activeElement;
   sending = true;
   clearTimeout(draftTimer);
   draftTimer = null;
@@ -169,6 +177,8 @@ async function deliver(assignment, body) {
     sending = false;
     notice("sending", "");
     if (!document.getElementById("notice-session")) view.lock(false);
+    // Refused: whoever was writing goes on where they were.
+    if (board?.assignment === assignment && focused?.isConnected) focused.focus({ preventScroll: true });
   }
 }
 
@@ -184,7 +194,6 @@ async function refused(error, again) {
 // Skips and reports: both leave the comparison to others.
 async function pass(request) {
   if (!board || sending) return;
-  if (work.revises) return notice("sent", "You have judged this one already: revise it, or press Escape to leave it as it is.");
   sending = true;
   view.lock(true);
   try {
@@ -204,9 +213,10 @@ async function pass(request) {
 // --- revising ---
 
 async function revise(assignment) {
-  if (!assignment || sending) return;
-  if (draftTimer !== null) await saveDraft();
+  if (!assignment || sending || work?.revises) return;
+  sending = true;
   try {
+    if (draftTimer !== null) await saveDraft();
     const given = await api.board(assignment);
     if (!given.judgment) return notice("sent", "That comparison has not been judged yet.");
     if (given.judgment.outcome === "withdrawn") return notice("sent", "You have withdrawn that judgment.");
@@ -216,12 +226,15 @@ async function revise(assignment) {
     show(given);
   } catch (error) {
     notice("sent", error instanceof Refusal ? error.message : "The server can't be reached. Try again in a moment.", { kind: "bad" });
+  } finally {
+    sending = false;
   }
 }
 
 function leaveRevision() {
   if (!work?.revises || sending) return false;
-  next();
+  sending = true;
+  next().finally(() => { sending = false; });
   return true;
 }
 
@@ -241,13 +254,15 @@ function redraw() {
 }
 
 // Runs one step on the order; says what came of it, and keeps it.
-function step(change, position = 1) {
+function step(change, position = null) {
   if (!board || sending || work.isDemonstration) return;
   const before = work.fingerprint();
+  const places = [...work.order.places];
   change(work.order);
   redraw();
   if (work.fingerprint() === before) return;
-  announce(work.spoken(position));
+  // Undo says which completion it took back.
+  announce(work.spoken(position ?? work.order.positions((other) => work.order.placeOf(other) !== places[other - 1])[0] ?? 1));
   keepDraft();
 }
 
@@ -306,9 +321,17 @@ function changeNotes(position, change) {
 
 function openNotes(position = work.cursor || 1) {
   if (work.isDemonstration) return false;
+  if (view.isBlurred()) return announce("It is blurred. Press v to show it first.");
   const wanted = position > work.order.count ? 1 : position;
-  if (work.mode === "ranking") work.cursor = wanted;
+  mark(wanted);
   view.openNotes(wanted, true);
+}
+
+// The card that digits and notes are about, without moving the focus.
+function mark(position) {
+  if (work.mode !== "ranking") return;
+  work.cursor = position;
+  view.drawCursor(position, { focus: false });
 }
 
 function writeBetter(position) {
@@ -318,7 +341,7 @@ function writeBetter(position) {
 }
 
 bindControls({
-  canWork: () => Boolean(board) && !sending,
+  canWork: () => Boolean(board) && !sending && !view.isLocked(),
   pressDigit,
   pressTie,
   pressArrow,
@@ -329,18 +352,33 @@ bindControls({
   sendOutcome,
   skip: (reason) => pass((assignment) => api.skip(assignment, reason)),
   report: (category, text) => pass((assignment) => api.report(assignment, category, text)),
+  openPassing: (dialog) => {
+    if (!work?.revises) open(dialog);
+    else announce("You have judged this one already: revise it, or press Escape to leave it as it is.");
+  },
   openAllBad: () => { if (work && !work.isDemonstration) open("all-bad-dialog"); },
-  setPlace: (position, rank) => { step((order) => order.setPlace(position, rank), position); work.cursor = position; },
+  setPlace: (position, rank) => { step((order) => order.setPlace(position, rank), position); mark(position); },
   toggleTie: (position) => step((order) => order.toggleTie(position), position),
   move: (position, by) => step((order) => order.move(position, by), position),
   chooseStep: (chosen) => step((order) => order.choosePair(chosen)),
   drag: (position, sequence) => { step((order) => order.drag(position, sequence), position); redraw(); },
-  toggleFlag: (position, flag) => changeNotes(position, (notes) => notes.toggleFlag(position, flag)),
+  toggleFlag: (position, flag) => {
+    changeNotes(position, (notes) => notes.toggleFlag(position, flag));
+    announce(`${flag}: ${work.notes.of(position).flags.includes(flag) ? "yes" : "no"}.`);
+  },
   rate: (position, aspect, points) => changeNotes(position, (notes) => notes.rate(position, aspect, points)),
   write: (position, field, text) => changeNotes(position, (notes) => { notes.of(position)[field] = text; }),
-  writeAnswer: (text) => { if (work?.isDemonstration) { work.answer = text; redraw(); keepDraft(); } },
+  writeAnswer: (text) => {
+    if (!work?.isDemonstration || text === work.answer) return;
+    work.answer = text;
+    redraw();
+    keepDraft();
+  },
   openNotes,
-  toggleNotes: (position) => view.openNotes(position, view.cardAt(position).querySelector(".notes").hidden),
+  toggleNotes: (position) => {
+    if (view.cardAt(position).querySelector(".notes").hidden) openNotes(position);
+    else view.openNotes(position, false);
+  },
   closeNotes: (position) => view.openNotes(position, false),
   writeBetter,
   dropBetter: (position) => {
@@ -358,6 +396,7 @@ bindControls({
 // --- keeping what was done ---
 
 function keepDraft() {
+  work.isChanged = true;
   clearTimeout(draftTimer);
   draftTimer = setTimeout(saveDraft, DRAFT_PAUSE_MS);
 }
@@ -368,12 +407,15 @@ async function saveDraft() {
   // Of a judgment that was sent there is no draft: what was sent stays until the revision is.
   if (!board || work.revises) return;
   const { assignment } = board;
-  const tell = (text) => { if (board?.assignment === assignment) view.noteKept(text); };
   try {
     await api.draft(assignment, work.toDraft(clock.read()));
-    tell("Your steps are kept.");
+    if (board?.assignment !== assignment) return;
+    view.noteKept("Your steps are kept.");
+    notice("draft", "");
   } catch (error) {
-    tell(error instanceof Refusal ? error.message : "Your steps are kept on this page only: the server can't be reached.");
+    if (board?.assignment !== assignment) return;
+    view.noteKept("");
+    notice("draft", error instanceof Refusal ? error.message : "Your steps are kept on this page only: the server can't be reached.");
   }
 }
 
@@ -388,7 +430,8 @@ addEventListener("pagehide", () => {
 });
 // The page comes back whole from the browser's memory: what was fetched ahead has been given back.
 addEventListener("pageshow", (event) => { if (event.persisted) lease.renewNow(); });
-addEventListener("beforeunload", (event) => { if (outbox.waiting.length) event.preventDefault(); });
+// A revision has no draft on the server.
+addEventListener("beforeunload", (event) => { if (outbox.waiting.length || (work?.revises && work.isChanged)) event.preventDefault(); });
 
 // --- begin ---
 

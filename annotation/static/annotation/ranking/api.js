@@ -1,5 +1,10 @@
 // The annotator's API. Answers are told apart by what can be done about them, not by their number alone.
 
+import { csrfToken } from "../csrf.js";
+
+// A request that outlives its page may carry no more than this (the fetch standard says 64 KiB for all of them).
+const MOST_KEPT_ALIVE = 60_000; // bytes
+
 // The server gave a definite no; its words say what to do. `status` is 400, 403, 404 or 409.
 export class Refusal extends Error {
   constructor(status, detail) { super(detail); this.status = status; }
@@ -26,7 +31,10 @@ export class Api {
   guidelineRead(version) { return this.#send("POST", `${this.base}guideline/read`, { version }); }
   // These two may have to outlive the page.
   release(assignment) { return this.#send("POST", this.#address(assignment, "release"), {}, { keepalive: true }); }
-  draft(assignment, draft) { return this.#send("PUT", this.#address(assignment, "draft"), draft, { keepalive: true }); }
+  draft(assignment, draft) {
+    const keepalive = JSON.stringify(draft).length < MOST_KEPT_ALIVE / 3; // a character is up to three bytes
+    return this.#send("PUT", this.#address(assignment, "draft"), draft, { keepalive });
+  }
 
   #address(assignment, what) { return `${this.base}assignments/${assignment}/${what}`; }
 
@@ -49,10 +57,4 @@ export class Api {
     const said = await response.json().catch(() => ({}));
     throw new Refusal(response.status, said.detail || `The server answered ${response.status}. Reload the page.`);
   }
-}
-
-// Read anew each time: signing in again in another tab changes it.
-function csrfToken() {
-  const cookie = document.cookie.split("; ").find((part) => part.split("=")[0].endsWith("csrftoken"));
-  return cookie ? decodeURIComponent(cookie.slice(cookie.indexOf("=") + 1)) : "";
 }

@@ -3,7 +3,11 @@
 const byId = (id) => document.getElementById(id);
 const isTyping = (target) => target.matches?.("input, textarea, select, [contenteditable]");
 const digitOf = (event) => Number(/^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1] || 0);
-const letterOf = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
+// On a layout without Latin letters (Arabic, Cyrillic ...) the key's place on the board counts.
+function letterOf({ key, code }) {
+  if (key.length === 1 && key > "~" && code.startsWith("Key")) return code.slice(3).toLowerCase();
+  return key.length === 1 ? key.toLowerCase() : key;
+}
 
 export function bindControls(act) {
   bindKeys(act);
@@ -22,8 +26,8 @@ function bindKeys(act) {
     u: act.undo,
     a: () => act.openAllBad(),
     c: () => open("cannot-judge-dialog"),
-    s: () => open("skip-dialog"),
-    r: () => open("report-dialog"),
+    s: () => act.openPassing("skip-dialog"),
+    r: () => act.openPassing("report-dialog"),
     n: () => act.openNotes(),
     d: act.openDifferences,
     v: act.unblur,
@@ -115,6 +119,7 @@ function press(button, position, act) {
   else if (dialog === "guideline-dialog") act.openGuideline();
   else if (dialog === "differences-dialog") act.openDifferences();
   else if (dialog === "all-bad-dialog") act.openAllBad();
+  else if (dialog === "skip-dialog" || dialog === "report-dialog") act.openPassing(dialog);
   else if (dialog) open(dialog);
   else if ("close" in button.dataset) button.closest("dialog").close();
 }
@@ -135,7 +140,6 @@ function bindDialogs(act) {
     const text = form.querySelector("textarea");
     const send = (reason, category = "other") => {
       dialog.close();
-      text.value = "";
       if (form.dataset.outcome === "skip") act.skip(reason);
       else if (form.dataset.outcome === "report") act.report(category, reason);
       else act.sendOutcome(form.dataset.outcome, reason);
@@ -155,7 +159,9 @@ function bindDialogs(act) {
       if (quick) send(quick.dataset.quick, quick.dataset.category);
     });
     dialog.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+      // The dialog may be closed by it: the page below must not hear the same key.
+      event.stopPropagation();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); form.requestSubmit(); return; }
       if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
       const quick = form.querySelectorAll("[data-quick]")[digitOf(event) - 1];
       if (quick) { event.preventDefault(); quick.click(); }

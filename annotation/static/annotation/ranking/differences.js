@@ -1,6 +1,9 @@
 // Word-level differences between two completions, side by side in a dialog. jsdiff finds them.
 
-import { nameOf } from "./words.js";
+import { nameOf, showHidden } from "./words.js";
+
+// Two long texts with little in common are shown whole rather than compared for ever.
+const LONGEST_MS = 500;
 
 const byId = (id) => document.getElementById(id);
 
@@ -20,7 +23,7 @@ export class Differences {
   }
 
   hold(completions) {
-    this.texts = completions.map((completion) => completion.text);
+    this.texts = completions.map((completion) => showHidden(completion.text));
     this.pair = [1, 2];
     for (const id of ["left", "right"]) {
       byId(`differences-${id}`).replaceChildren(...this.texts.map((_, index) => new Option(`Completion ${nameOf(index + 1, this.texts.length)}`, index + 1)));
@@ -45,7 +48,9 @@ export class Differences {
     const [left, right] = this.pair;
     byId("differences-left").value = left;
     byId("differences-right").value = right;
-    const parts = globalThis.Diff.diffWordsWithSpace(this.texts[left - 1], this.texts[right - 1]);
+    const [before, after] = [this.texts[left - 1], this.texts[right - 1]];
+    const parts = globalThis.Diff.diffWordsWithSpace(before, after, { timeout: LONGEST_MS })
+      ?? [{ value: before, removed: true }, { value: after, added: true }];
     byId("differences-left-text").replaceChildren(...parts.filter((part) => !part.added).map((part) => element(part, "del")));
     byId("differences-right-text").replaceChildren(...parts.filter((part) => !part.removed).map((part) => element(part, "ins")));
     const changed = parts.filter((part) => part.added || part.removed).length;

@@ -24,16 +24,20 @@ export class Lease {
 
   holdAhead(board) { this.ahead = board && this.#entry(board); }
 
-  // A comparison fetched ahead a long time ago is better claimed anew.
-  isNearlyOver(board) { return Date.parse(board.lease_until) - Date.now() < 20_000; }
+  // Whether a comparison fetched ahead is still ours for a while; if not, it is better claimed anew.
+  isGood(board) {
+    const entry = this.ahead?.assignment === board.assignment ? this.ahead : this.#entry(board);
+    return !entry.lost && entry.until - Date.now() > 20_000;
+  }
 
   async renewNow() {
     for (const entry of [this.held, this.ahead]) if (entry && !entry.lost) await this.#renew(entry);
   }
 
   #entry(board) {
-    const until = Date.parse(board.lease_until);
-    return { assignment: board.assignment, until, length: Math.max(until - Date.now(), 1), lost: false };
+    // Seconds from now, not the server's time of day: clocks differ.
+    const length = board.lease_seconds * 1000;
+    return { assignment: board.assignment, until: Date.now() + length, length, lost: false };
   }
 
   #look() {
@@ -41,7 +45,8 @@ export class Lease {
     if (!held || held.lost) return;
     const left = held.until - Date.now();
     if (this.clock.isActive && left < held.length / 2) this.renewNow();
-    else if (left <= 0) this.#lose(held, "Your reservation has run out. Your ranking is kept: you can still send it, and it counts unless somebody has taken the place.");
+    // Said even while it is being renewed: the server may not be reached.
+    if (left <= 0) this.#lose(held, "Your reservation has run out. Your ranking is kept: you can still send it, and it counts unless somebody has taken the place.");
     else if (left < Math.min(WARN_MS, held.length / 3)) {
       const minutes = Math.max(1, Math.round(left / 60_000));
       notice("lease", `This comparison is reserved for you for about ${minutes} more minute${minutes > 1 ? "s" : ""}.`, {
@@ -53,8 +58,7 @@ export class Lease {
   async #renew(entry) {
     try {
       const answer = await this.api.renew(entry.assignment);
-      entry.until = Date.parse(answer.lease_until);
-      entry.length = Math.max(entry.until - Date.now(), 1);
+      Object.assign(entry, this.#entry({ ...answer, assignment: entry.assignment }));
       if (entry === this.held) notice("lease", "");
     } catch (error) {
       if (error instanceof Refusal && error.status === 409) this.#lose(entry, error.message);
@@ -63,6 +67,6 @@ export class Lease {
 
   #lose(entry, text) {
     entry.lost = true;
-    if (entry === this.held) notice("lease", text);
+    if (entry === this.held) notice("lease", text, { action: { text: "Reserve it again", run: () => this.#renew(entry) } });
   }
 }

@@ -1,9 +1,11 @@
 // What is said of each completion beside its rank: flags, aspects, a comment, a better answer. Pure: no page, no network.
 
 export class Notes {
-  constructor(count, asked) {
+  // `texts` are those shown: a better answer that repeats one is none.
+  constructor(texts, asked) {
     this.asked = asked;
-    this.all = Array.from({ length: count }, () => ({ flags: [], aspects: {}, comment: "", better: "" }));
+    this.texts = texts;
+    this.all = Array.from({ length: texts.length }, () => ({ flags: [], aspects: {}, comment: "", better: "" }));
   }
 
   of(position) { return this.all[position - 1]; }
@@ -21,23 +23,29 @@ export class Notes {
   }
 
   isEmpty(position) {
-    const { flags, aspects, comment, better } = this.of(position);
-    return !flags.length && !Object.keys(aspects).length && !comment.trim() && !better.trim();
+    const { flags, aspects, comment } = this.of(position);
+    return !flags.length && !Object.keys(aspects).length && !comment.trim() && !this.betterOf(position);
+  }
+
+  betterOf(position) {
+    const { better } = this.of(position);
+    return better.trim() === this.texts[position - 1].trim() ? "" : better.trim() && better;
   }
 
   // As the API takes them, without the empty ones.
   toSend() {
-    return this.all.map((note, index) => ({ position: index + 1, ...note })).filter((note) => !this.isEmpty(note.position));
+    return this.all.map((note, index) => ({ position: index + 1, ...note, better: this.betterOf(index + 1) }))
+      .filter((note) => !this.isEmpty(note.position));
   }
 
   // In a few words, for the card and for ears.
   summary(position) {
-    const { flags, aspects, comment, better } = this.of(position);
+    const { flags, aspects, comment } = this.of(position);
     return [
       ...flags,
       ...Object.entries(aspects).map(([name, points]) => `${name} ${points}`),
       ...(comment.trim() ? ["comment"] : []),
-      ...(better.trim() ? ["better answer"] : []),
+      ...(this.betterOf(position) ? ["better answer"] : []),
     ].join(", ");
   }
 

@@ -114,11 +114,12 @@ export class Order {
     return (this.strength || 1) * Math.sign(this.places[0] - this.places[1]);
   }
 
-  restore(places, strength = null) {
+  restore(places, strength = null, levels = 1) {
     const fits = Array.isArray(places) && places.length === this.count
       && places.every((place) => place === null || (Number.isInteger(place) && place >= 1 && place <= this.count));
     if (fits) this.places = [...places];
-    if (fits && Number.isInteger(strength) && strength >= 1 && strength <= 3) this.strength = strength;
+    // The scale may have become shorter since.
+    if (fits && Number.isInteger(strength) && strength >= 1) this.strength = Math.min(strength, levels);
     return fits && this.placedCount > 0;
   }
 
@@ -135,9 +136,12 @@ export class Order {
   }
 
   #change(change) {
-    this.history.push({ places: [...this.places], lastPlaced: this.lastPlaced, strength: this.strength });
+    const before = { places: [...this.places], lastPlaced: this.lastPlaced, strength: this.strength };
     change();
     if (this.isComplete) this.places = this.ranks();
+    // A step that changes nothing is none to be undone.
+    const changed = this.places.join() !== before.places.join() || this.strength !== before.strength;
+    if (changed) this.history.push(before);
     return true;
   }
 }

@@ -5,9 +5,9 @@ import { drawProgress } from "./view.js";
 const FETCH_EVERY = 10; // judgments
 
 export class Progress {
-  constructor(api, { today, left }) {
+  constructor(api, { left }) {
     this.api = api;
-    this.today = today;
+    this.today = null; // until it is told: a day begins at midnight where the annotator is
     this.left = left;
     this.rounds = [];
     this.roundName = "";
@@ -43,7 +43,6 @@ export class Progress {
     this.fetch();
   }
 
-  // Today is the annotator's own: since midnight where they are.
   async fetch() {
     this.sinceFetch = 0;
     try {

@@ -21,6 +21,7 @@ export function drawBoard(board, { mode, revising }) {
   byId("scale").replaceChildren(...(mode === "pair" ? drawScale(levels) : []));
   setBlurred(board.sensitive.length > 0);
   byId("sensitive-what").textContent = board.sensitive.join(", ");
+  for (const text of document.querySelectorAll("#ranking dialog textarea")) text.value = "";
   for (const word of document.querySelectorAll("[data-both]")) word.textContent = count === 2 ? "Both bad" : "All bad";
   byId("send").firstChild.textContent = revising ? "Send revision " : "Send ";
   byId("send").querySelector("kbd").textContent = mode === "demonstration" ? "Ctrl Enter" : "Enter";
@@ -125,8 +126,8 @@ export function openNotes(position, open) {
 
 export function drawAnswer(text) {
   const area = byId("answer");
-  if (area.value !== text) area.value = text;
-  area.dispatchEvent(new Event("input", { bubbles: true }));
+  area.value = text;
+  area.dispatchEvent(new Event("input", { bubbles: true })); // for the preview
 }
 
 export function drawAnswerState(text) {
@@ -151,13 +152,16 @@ export function showIdle({ title, text = "", again = null }) {
 
 export function drawProgress({ today, left, round }) {
   const rest = left > 0 ? ` · about ${left.toLocaleString("en")} left for you` : "";
-  byId("progress").textContent = `${today.toLocaleString("en")} done today${rest}`;
+  byId("progress").textContent = today === null ? "" : `${today.toLocaleString("en")} done today${rest}`;
   byId("round-progress").hidden = !round;
   if (!round) return;
   byId("round-progress-bar").max = round.places;
   byId("round-progress-bar").value = round.filled;
   byId("round-progress-text").textContent = `${round.name}: ${round.filled.toLocaleString("en")} of ${round.places.toLocaleString("en")} places filled`;
 }
+
+// Nothing is changed while it is on its way, by keys neither.
+export const isLocked = () => byId("board").inert;
 
 export function lock(locked) {
   byId("board").inert = locked;
@@ -168,7 +172,8 @@ export function lock(locked) {
 function setBlurred(blurred) {
   byId("board").classList.toggle("is-blurred", blurred);
   byId("sensitive").hidden = !blurred;
-  for (const prose of byId("board").querySelectorAll(".message .prose, .completion > .prose")) prose.inert = blurred;
+  const hidden = byId("board").querySelectorAll(".message .prose, .completion > .prose, #order, #unplaced");
+  for (const element of hidden) element.inert = blurred;
 }
 
 export const unblur = () => setBlurred(false);

@@ -30,3 +30,8 @@ export function spoken(order, position, levels) {
   const where = place === null ? "is not placed any more" : `is ${ORDINALS[place - 1]}${tied.length ? `, tied with ${tied.join(" and ")}` : ""}`;
   return `Completion ${position} ${where}. ${left ? `${left} left to place.` : "All are placed; Enter sends."}`;
 }
+
+// As the server's HTML shows them: characters that nobody sees but that change what is read.
+const HIDDEN = /[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]|[\u{e0000}-\u{e007f}]|(?<=[\u0000-\u052f]|^)[\u200c\u200d]/gu;
+
+export const showHidden = (text) => text.replace(HIDDEN, (character) => `[U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);

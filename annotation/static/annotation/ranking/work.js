@@ -2,7 +2,7 @@
 
 import { Notes } from "./notes.js";
 import { Order } from "./order.js";
-import { describe, spoken } from "./words.js";
+import { spoken } from "./words.js";
 
 export class Work {
   constructor(board) {
@@ -11,17 +11,18 @@ export class Work {
     this.mode = this.isDemonstration ? "demonstration" : count === 2 ? "pair" : "ranking"; // what is asked for
     this.levels = board.asked.strength_levels;
     this.order = new Order(count);
-    this.notes = new Notes(count, board.asked);
+    this.notes = new Notes(board.completions.map((completion) => completion.text), board.asked);
     this.answer = "";
     this.cursor = null; // the card that the next digit places
     // The key of the judgment that is revised; null for a first one.
     this.revises = board.judgment?.submission_key ?? null;
     const kept = board.judgment ? fromJudgment(board.judgment) : board.draft || {};
     this.activeSeconds = Number(kept.active_seconds) || 0;
-    const placed = this.order.restore(kept.places, kept.strength);
+    const placed = this.order.restore(kept.places, kept.strength, this.levels);
     const noted = this.notes.restore(kept.notes);
     this.answer = String(kept.answer || "");
     this.restored = placed || noted || Boolean(this.answer);
+    this.isChanged = false; // since it came onto the board
   }
 
   get isComplete() { return this.isDemonstration ? Boolean(this.answer.trim()) : this.order.isComplete; }
@@ -55,10 +56,10 @@ export class Work {
     return `${what}. New comparison.${this.restored ? " Your earlier steps are restored." : ""}`;
   }
 
-  describe() { return describe(this.order, this.levels); }
   spoken(position) { return spoken(this.order, position, this.levels); }
 }
 
-function fromJudgment({ outcome, ranks, strength, notes, text }) {
-  return { places: outcome === "ranked" ? ranks : null, strength, notes, answer: text };
+// The time goes on from there: the newest form of a judgment has all of it.
+function fromJudgment({ outcome, ranks, strength, notes, text, active_seconds }) {
+  return { places: outcome === "ranked" ? ranks : null, strength, notes, answer: text, active_seconds };
 }
