@@ -98,7 +98,9 @@ function show(given) {
 
 // Errors of fetching ahead are nobody's business: the claim that follows tells them.
 function fetchAhead(held) {
-  ahead = api.claim({ prefetch: true, holding: held.assignment }).catch(() => null);
+  ahead = api.claim({ prefetch: true, holding: held.assignment }).catch(() => null)
+    // Our own reservation may have run out and been given to us again: that is no next one.
+    .then((fetched) => (fetched?.assignment === held.assignment ? null : fetched));
   ahead.then((fetched) => { if (board === held) lease.holdAhead(fetched); });
 }
 
