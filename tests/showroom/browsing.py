@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, BrowserContext, Route
 from playwright.sync_api import Page as Tab
 
 from rankloop.accounts.models import User
@@ -29,7 +29,14 @@ def open_tab(browser: Browser, **options: Any) -> Tab:
     context.set_default_timeout(20_000)
     for address in ("**/draft", "**/guideline/read"):
         context.route(address, lambda route: route.fulfill(status=204))
+    context.route("**/claim", _claim_one)
     return context.new_page()
+
+
+def _claim_one(route: Route) -> None:
+    """Nothing is fetched ahead: whose turn it is would depend on when it is given back."""
+    body = route.request.post_data_json or {}
+    route.fulfill(status=204) if body.get("prefetch") else route.continue_()
 
 
 def visit(tab: Tab, site: str, page: Page) -> None:
@@ -48,7 +55,7 @@ def visit(tab: Tab, site: str, page: Page) -> None:
 
 
 def leave(tab: Tab) -> None:
-    """Close the page, so that it gives back what it had fetched ahead: as its own user, and before the next begins."""
+    """Close the page, so that what it sends last is sent as its own user."""
     tab.goto("about:blank")
 
 

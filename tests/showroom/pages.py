@@ -87,6 +87,7 @@ def _at(
 def _accounts(room: Room) -> Iterator[Page]:
     yield _at("sign-in", "sign-in", "Sign in.", "")
     yield _at("account", "account", "One's own API tokens.")
+    yield _at("api-docs", "api-docs", "Every address of the API, what it takes and what it answers.")
     yield _at("change-password", "password", "Change one's password.")
     yield Page(
         "not-found",

@@ -33,7 +33,7 @@ export function drawCard(completion, count, asked) {
   const moves = card.querySelector(".move-buttons");
   moves.setAttribute("aria-label", `Move completion ${name}`);
   for (const move of moves.children) move.setAttribute("aria-label", `${move.title}: completion ${name}`);
-  card.querySelector("[data-notes]").setAttribute("aria-label", `Notes on completion ${name}`);
+  card.querySelector("[data-notes] .visually-hidden").textContent = ` on completion ${name}`;
   drawNotesForm(card.querySelector(".notes"), name, asked);
   return card;
 }

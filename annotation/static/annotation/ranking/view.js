@@ -40,11 +40,11 @@ function drawScale(levels) {
   const steps = Array.from({ length: 2 * levels + 1 }, (_, index) => index - levels);
   return steps.map((step, index) => {
     const name = stepName(step, levels);
-    const made = button("", { step }, { label: name });
+    const made = button("", { step });
     made.append(
-      Object.assign(document.createElement("kbd"), { textContent: index + 1 }),
+      Object.assign(document.createElement("kbd"), { textContent: index + 1, ariaHidden: "true" }),
       Object.assign(document.createElement("span"), { className: "step-name", textContent: name }),
-      Object.assign(document.createElement("span"), { className: "step-mark", textContent: step === 0 ? "=" : (step < 0 ? "A" : "B") + "+".repeat(Math.abs(step)) }),
+      Object.assign(document.createElement("span"), { className: "step-mark", ariaHidden: "true", textContent: step === 0 ? "=" : (step < 0 ? "A" : "B") + "+".repeat(Math.abs(step)) }),
     );
     return made;
   });
