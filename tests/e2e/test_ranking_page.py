@@ -66,6 +66,7 @@ def drag_to_the_end(page: Page, position: int) -> None:
     target = page.locator("#order").bounding_box()
     page.mouse.move(target["x"] + 80, target["y"] + target["height"] - 6, steps=12)
     page.mouse.move(target["x"] + 80, target["y"] + target["height"] - 4, steps=3)
+    page.wait_for_timeout(150)  # SortableJS looks where the pointer is every 50 ms
     page.mouse.up()
     expect(page.locator("#order li")).to_have_count(ranked + 1)
 
