@@ -80,7 +80,7 @@ class LaunchForm(forms.Form):
         help_text="Completions each contestant writes to each prompt.",
     )
     completions_per_comparison = forms.IntegerField(
-        label="Completions per comparison",
+        label="Ranked together",
         min_value=2,
         max_value=8,
         help_text="How many are ranked together, 2 to 8.",
