@@ -31,7 +31,8 @@ SELECT round.id,
         JOIN annotation_comparison comparison ON comparison.id = assignment.comparison_id
         WHERE assignment.annotator_id = %(annotator)s AND comparison.round_id = round.id
         ORDER BY assignment.claimed_at DESC LIMIT 1),
-       (SELECT array_agg(assignment.id ORDER BY assignment.claimed_at) FROM annotation_assignment assignment
+       (SELECT json_object_agg(assignment.id, extract(epoch FROM assignment.claimed_at))
+        FROM annotation_assignment assignment
         JOIN annotation_comparison comparison ON comparison.id = assignment.comparison_id
         WHERE assignment.annotator_id = %(annotator)s AND assignment.state = 'open'
           AND comparison.round_id = round.id),
@@ -125,9 +126,10 @@ def claim_comparison(
         cursor.execute("SELECT pg_advisory_xact_lock(1, %s)", [annotator.pk])
         cursor.execute(_STANDING, {"annotator": annotator.pk, "project": project.pk, "audience": audience})
         standing = cursor.fetchall()
-        mine = [lease for _, _, leases, _ in standing for lease in leases or []][:MOST_LEASES]
-        for lease in mine:
-            if not (prefetch and lease == holding):
+        # The one claimed first, in whichever round: what was begun comes before what was fetched ahead.
+        mine = {lease: claimed for _, _, leases, _ in standing for lease, claimed in (leases or {}).items()}
+        for lease in sorted(mine, key=mine.__getitem__)[:MOST_LEASES]:
+            if not (prefetch and lease == str(holding)):
                 assignment = Assignment.objects.get(pk=lease)
                 # Conflict: sent from another tab, or swept, since the query above. Then the next one.
                 with suppress(Conflict):

@@ -393,3 +393,13 @@ def test_a_draft_the_database_cannot_keep_is_refused(cast, draft):
     assignment = claim(cast, cast.anna)
     with pytest.raises(Refused, match="draft"):
         save_draft(assignment=assignment, draft=draft)
+
+
+def test_what_was_begun_comes_before_what_was_fetched_ahead_from_a_round_of_higher_priority(cast):
+    open_ranking(cast, comparisons=1)
+    begun = claim(cast, cast.anna)
+    open_ranking(cast, comparisons=1)
+    Round.objects.filter(number=2).update(priority=5)
+    ahead = claim_comparison(project=cast.project, annotator=cast.anna, prefetch=True, holding=begun.pk)
+    assert ahead.comparison.round.number == 2
+    assert claim(cast, cast.anna) == begun  # on another device say
