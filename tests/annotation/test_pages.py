@@ -125,6 +125,23 @@ def test_prompts_are_found_by_their_text_and_split(client: Client, cast: Cast) -
     assert {prompt.split for prompt in held_out} == {"held_out"}
 
 
+def test_every_module_of_the_ranking_page_is_named_in_it(client: Client, cast: Cast) -> None:
+    """Or the browser learns of it only from the module that imports it: a round trip later."""
+    client.force_login(cast.anna)
+    page = client.get("/p/tea/annotate/").content.decode()
+    named = set(re.findall(r'<link rel="modulepreload" href="/static/([^"]+)">', page))
+    modules = Path(settings.ROOT, "annotation/static")
+    waiting, imported = [modules / "annotation/ranking.js"], set()
+    while waiting:
+        module = waiting.pop()
+        for address in re.findall(r'from "(\.[^"]+)"', module.read_text()):
+            found = (module.parent / address).resolve()
+            if found not in imported:
+                imported.add(found)
+                waiting.append(found)
+    assert named == {str(module.relative_to(modules)) for module in imported}
+
+
 def test_no_template_has_a_script_or_style_that_the_policy_forbids() -> None:
     root = Path(settings.ROOT)
     templates = [
