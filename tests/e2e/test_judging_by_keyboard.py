@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from annotation.models import Assignment, Comparison, Completion, Judgment, Prompt, Report, Round
+from annotation.services.claims import expire_leases
 from annotation.services.comparisons import add_comparisons
 from tests.cast import Cast, add_prompts, assemble, open_ranking
 from tests.e2e.annotating import (
@@ -345,3 +346,49 @@ def test_the_guideline_tells_what_changed_since_it_was_read_last(
     expect(dialog.locator("ins")).to_contain_text("much")
     page.keyboard.press("Escape")
     expect(page.locator("#guideline-new")).to_be_hidden()
+
+
+def test_what_was_begun_at_one_desk_goes_on_at_another(
+    cast: Cast, live_server: object, page: Page, open_page: OpenPage
+) -> None:
+    open_ranking(cast, comparisons=2, completions=4)
+    sign_in(page, live_server.url)
+    assignment = shown(page)
+    press(page, "21")
+    steps_are_kept(page)
+
+    other = open_page(**DESKTOP)
+    sign_in(other, live_server.url)
+    assert shown(other) == assignment
+    expect(other.get_by_text("Restored from where you left it.")).to_be_visible()
+    expect(other.locator("#state")).to_have_text("2 more to place.")
+    press(other, "4 3 Enter")
+    next_after(other, assignment)
+    assert ranks_of(assignment) == [2, 1, 4, 3]
+
+
+def test_a_lost_reservation_is_had_again_without_a_pointer(
+    cast: Cast, live_server: object, page: Page
+) -> None:
+    open_ranking(cast, comparisons=1, completions=2)
+    page.clock.install()
+    # What is fetched ahead would find the lease run out and give it back to us.
+    with page.expect_response(lambda answer: "prefetch" in (answer.request.post_data or "")):
+        sign_in(page, live_server.url)
+    lost = shown(page)
+    Assignment.objects.update(lease_until="2020-01-01T00:00Z")
+    assert expire_leases() == 1
+    page.clock.fast_forward("40:00")
+    again = page.get_by_role("button", name="Reserve it again")
+    expect(again).to_be_visible()
+    for _ in range(60):  # Tab goes round the page, so it comes by
+        if again.evaluate("button => button === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    expect(again).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Your reservation has run out.")).to_have_count(0)
+    assert Assignment.objects.get(pk=lost).state == Assignment.State.OPEN
+    press(page, "1 Enter")
+    all_done(page)
+    assert newest(lost).is_counted
