@@ -1,28 +1,31 @@
 """Training plans: which methods a round trains, with which options. Pure; refused here, before anything is queued."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rankloop.errors import Refused
-from training.recipes.options import parse_options
+from training.recipes.options import METHODS, parse_options
 from training.recipes.run_dir import RecipeError
-
-TRAINABLE = ("reward", "dpo")
 
 
 def checked_plan(plan: Any) -> list[dict[str, Any]]:
-    """A plan with every option filled in: `[{"step", "method", "options"}, ...]`, or Refused with what to mend."""
+    """A plan with every option filled in, or Refused with what to mend.
+
+    `[{"step", "method", "options"}, ...]`, and "reward_model" beside them where a step of the plan trains the reward
+    model that this one learns from: the one it names, by default the nearest before it.
+    """
     if not isinstance(plan, list):
         raise Refused("The training plan must be a list of steps; leave it empty to train nothing.")
     steps: list[dict[str, Any]] = []
     for number, item in enumerate(plan, start=1):
-        if not isinstance(item, dict) or not set(item) <= {"step", "method", "options"}:
+        if not isinstance(item, dict) or not set(item) <= {"step", "method", "options", "reward_model"}:
             raise Refused(
-                f"Step {number} of the training plan takes `step`, `method` and `options`, nothing else."
+                f"Step {number} of the training plan takes `step`, `method`, `options`, `reward_model`, no more."
             )
         method = item.get("method")
-        if method not in TRAINABLE:
-            raise Refused(f"Step {number}: unknown method {method!r}. Known are {', '.join(TRAINABLE)}.")
+        if not isinstance(method, str) or method not in METHODS:
+            raise Refused(f"Step {number}: unknown method {method!r}. Known are {', '.join(METHODS)}.")
         name = item.get("step", method)
         if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
             raise Refused(
@@ -37,5 +40,28 @@ def checked_plan(plan: Any) -> list[dict[str, Any]]:
             options = parse_options(method, given)
         except RecipeError as error:
             raise Refused(f"Step {name}: {error}") from None
-        steps.append({"step": name, "method": method, "options": asdict(options)})
+        step = {"step": name, "method": method, "options": asdict(options)}
+        judge = _reward_step(name, item.get("reward_model"), step, steps)
+        steps.append(step if judge is None else step | {"reward_model": judge})
     return steps
+
+
+def needs_reward_model(method: str, options: Mapping[str, Any]) -> bool:
+    """Whether a method with these options learns from a reward model's scores."""
+    return METHODS[method].samples and options["reward"] == "reward_model"
+
+
+def _reward_step(
+    name: str, named: Any, step: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """The step of the plan whose reward model `step` learns from; None when none of them is, or it needs none."""
+    before = [other["step"] for other in earlier if METHODS[other["method"]].makes == "reward"]
+    if not needs_reward_model(step["method"], step["options"]):
+        if named is not None:
+            raise Refused(f"Step {name} learns from no reward model. Leave its `reward_model` out.")
+        return None
+    if named is not None and named not in before:
+        raise Refused(
+            f"Step {name}: {named!r} is no reward model that an earlier step trains. Name one, or leave it out."
+        )
+    return named or (before[-1] if before else None)

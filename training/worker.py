@@ -22,7 +22,8 @@ from annotation.models import Completion
 from training import store
 from training.models import Checkpoint, GenerationJob, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.models.work import Work
-from training.preferences import PAIRS_VERSION, ROWS_FILE, pair_lines, text_digests
+from training.preferences import FORMS, ROWS_FILE, SPLITS, text_digests
+from training.recipes.options import METHODS
 from training.services.checkpoints import checkpoint_of, register_result
 from training.services.work import LeaseLost, claim_work, end_work, lock_held, renew_work, write_held
 from training.supervisor import Recipe, carry_over, read_log
@@ -31,7 +32,6 @@ from training.supervisor import Recipe, carry_over, read_log
 POLL_SECONDS = 0.5
 # Set when this worker is asked to shut down: what runs saves a checkpoint and waits for the next worker.
 shutting_down = threading.Event()
-KIND_OF_METHOD = {"reward": Checkpoint.Kind.REWARD, "dpo": Checkpoint.Kind.POLICY}
 
 
 def worker_name() -> str:
@@ -248,19 +248,23 @@ def _training_config(run: TrainingRun, run_dir: Path) -> dict[str, Any]:
         json.loads(line) for line in (store.fetch(dataset.digest) / ROWS_FILE).read_text().split("\n") if line
     ]
     texts = {digest: store.get_text(digest) for digest in text_digests(rows)}
-    for split in ("train", "held_out"):
+    lines, version_of_form = FORMS[METHODS[run.method].reads]
+    for split in SPLITS:
         with (run_dir / f"{split}.jsonl").open("w") as file:
-            for pair in pair_lines(rows, texts=texts, split=split):
-                file.write(json.dumps(pair, ensure_ascii=False) + "\n")
-    parent = inputs.get(RunInput.Role.PARENT)
+            for line in lines(rows, texts=texts, split=split):
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    folders = {
+        role: str(store.fetch(item.checkpoint.digest)) for role, item in inputs.items() if item.checkpoint
+    }
     return {
         "method": run.method,
-        "base": str(store.fetch(inputs[RunInput.Role.BASE].checkpoint.digest)),
-        "parent": str(store.fetch(parent.checkpoint.digest)) if parent else None,
+        "base": folders[RunInput.Role.BASE],
+        "parent": folders.get(RunInput.Role.PARENT),
+        "reward_model": folders.get(RunInput.Role.REWARD_MODEL),
         "seed": run.seed,
         "threads": settings.TRAINING_THREADS or None,
         "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
-        "pairs_version": PAIRS_VERSION,
+        "data_version": version_of_form,
         "options": run.recipe["options"],
     }
 
@@ -279,7 +283,7 @@ def _take_in_metrics(run: TrainingRun, recipe: Recipe) -> None:
 def _end_training(run: TrainingRun, recipe: Recipe, result: dict[str, Any]) -> None:
     """Publish the adapter, then end the run and register its checkpoint in one transaction."""
     base = run.inputs.get(role=RunInput.Role.BASE).checkpoint
-    kind = KIND_OF_METHOD[run.method]
+    kind = METHODS[run.method].makes
     digest = store.publish(
         recipe.run_dir / "output", about={"kind": kind, "base": base.digest, "method": run.method}
     )

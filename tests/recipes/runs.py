@@ -71,6 +71,28 @@ def make_training_run(folder: Path, method: str, base: Path, **changes: Any) -> 
     return folder
 
 
+def make_rollout_run(folder: Path, method: str, base: Path, **changes: Any) -> Path:
+    """A RUN_DIR for a recipe that samples: 16 prompts to learn from, 4 held out. `changes` go into config.json."""
+    folder.mkdir(parents=True)
+    for file, count in (("train", 16), ("held_out", 4)):
+        prompts = [
+            {"prompt": [{"role": "user", "content": f"Say {word}."}], "prompt_id": f"{file} {number}"}
+            for number, word in enumerate((WORDS * 2)[:count])
+        ]
+        write_pairs(folder / f"{file}.jsonl", prompts)
+    config = {
+        "method": method,
+        "base": str(base),
+        "parent": None,
+        "reward_model": None,
+        "seed": 7,
+        "threads": 1,
+        "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
+    } | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def write_pairs(path: Path, pairs: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
 

@@ -11,7 +11,7 @@ from training.recipes.run_dir import RecipeError
 
 
 def test_no_options_give_the_defaults():
-    assert parse_options("dpo", {}) == METHODS["dpo"]()
+    assert parse_options("dpo", {}) == METHODS["dpo"].options()
 
 
 def test_given_options_replace_defaults_and_whole_numbers_do_for_fractions():

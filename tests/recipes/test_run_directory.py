@@ -131,7 +131,7 @@ def test_a_full_disk_and_a_full_memory_are_the_researchers_to_mend_and_other_err
     full = RuntimeError("write failed")
     full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert "disk" in explain(full, tmp_path)
-    assert "pairs_at_once" in explain(MemoryError(), tmp_path)
+    assert "micro_batch_size" in explain(MemoryError(), tmp_path)
     assert explain(OSError(errno.EIO, "broken"), tmp_path) is None
 
 

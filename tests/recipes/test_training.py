@@ -119,7 +119,7 @@ def test_a_run_killed_at_any_moment_after_a_checkpoint_resumes_to_the_same_weigh
 
 def test_a_step_computed_in_parts_learns_the_same(finished, tiny_model, tmp_path):
     method, _, metrics = finished
-    parted = make_training_run(tmp_path / "parted", method, tiny_model, options={"pairs_at_once": 5})
+    parted = make_training_run(tmp_path / "parted", method, tiny_model, options={"micro_batch_size": 5})
     again = run_here(parted)  # 12 pairs a step, in parts of 4
     assert again["first_loss"] == pytest.approx(metrics["first_loss"], abs=2e-3)
     assert again["last_loss"] == pytest.approx(metrics["last_loss"], abs=0.05)

@@ -27,10 +27,11 @@ from tests.showroom.ranking import rounds_to_rank
 from tests.training.stage import add_base, advance
 from training import store
 from training.models import GenerationJob, RunMetric, TrainingRun, WorkStatus
+from training.recipes.options import METHODS
 from training.services.checkpoints import register_policy, register_result
 from training.services.rounds import cancel_round, launch_round, open_round
 from training.services.work import claim_work, end_work, write_held
-from training.worker import KIND_OF_METHOD, attempt_folder
+from training.worker import attempt_folder
 
 LONG_NAME = "maximiliana.featherstonehaugh-cholmondeley"
 STARTER = Path(__file__).resolve().parents[2] / "annotation" / "starter" / "prompts.jsonl"
@@ -270,7 +271,7 @@ def _trained(run: TrainingRun, folder: Path, draw: random.Random) -> TrainingRun
         "length_baseline": {"accuracy": 0.66},
     }
     end_work(held, WorkStatus.SUCCEEDED, result={"ok": True, "metrics": metrics})
-    kind, base = KIND_OF_METHOD[run.method], run.inputs.get(role="base").checkpoint
+    kind, base = METHODS[run.method].makes, run.inputs.get(role="base").checkpoint
     register_result(run=held, kind=kind, digest=store.publish(output), base=base, metrics=metrics)
     return held
 

@@ -14,10 +14,10 @@ from rankloop.accounts.models import User
 from tests.cast import Cast
 from training import store
 from training.models import Checkpoint, GenerationJob, TrainingRun, WorkStatus
+from training.recipes.options import METHODS
 from training.services.checkpoints import register_base, register_policy, register_result
 from training.services.rounds import advance_round, launch_round, open_round
 from training.services.work import claim_work, end_work
-from training.worker import KIND_OF_METHOD
 
 PLAN = [{"method": "reward"}, {"method": "dpo"}]
 PROMPTS = 20
@@ -95,7 +95,7 @@ def train(round: Round, folder: Path) -> None:
         end_work(held, WorkStatus.SUCCEEDED, result={"ok": True})
         register_result(
             run=held,
-            kind=KIND_OF_METHOD[run.method],
+            kind=METHODS[run.method].makes,
             digest=digest,
             base=run.inputs.get(role="base").checkpoint,
             metrics={"accuracy": 0.7},

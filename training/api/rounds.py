@@ -18,7 +18,7 @@ from training.access import get_round
 from training.api.checkpoints import EvaluationOutput
 from training.api.datasets import DatasetOutput
 from training.api.runs import JobOutput, RunOutput
-from training.plans import TRAINABLE
+from training.recipes.options import METHODS
 from training.selectors.rounds import round_state, rounds_of
 from training.services.rounds import (
     cancel_round,
@@ -38,8 +38,13 @@ _SETTINGS = (
 class StepField(serializers.Serializer):
     """One method of a training plan."""
 
-    method = serializers.ChoiceField(choices=TRAINABLE)
+    method = serializers.ChoiceField(choices=tuple(METHODS))
     step = serializers.CharField(max_length=40, required=False, help_text="Its name, by default the method.")
+    reward_model = serializers.CharField(
+        max_length=40,
+        required=False,
+        help_text="Of a method that samples: the earlier step whose reward model it learns from.",
+    )
     options = serializers.DictField(
         required=False,
         help_text="Of the recipe, such as steps, learning_rate or beta; the rest are its defaults.",

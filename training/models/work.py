@@ -15,6 +15,7 @@ from training.models.data import PreferenceDataset
 
 
 class WorkStatus(models.TextChoices):
+    DRAFT = "draft"  # a training run that is looked over before its launch; no worker takes it
     QUEUED = "queued"  # waits for a worker
     RUNNING = "running"  # a worker holds the lease
     CANCELLING = "cancelling"  # a person asked to stop; the worker saves first
@@ -88,6 +89,15 @@ class TrainingRun(Work):
     # The recipe's options, complete with defaults and thread count: enough to run it again.
     recipe = models.JSONField(default=dict)
     code_version = models.CharField(max_length=60, blank=True)
+    # The higher one is claimed first.
+    priority = models.IntegerField(default=0)
+    # How often the micro-batch was halved because memory ran out; the recipe's own options stay as they were asked for.
+    halvings = models.PositiveSmallIntegerField(default=0)
+    duplicate_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="duplicates")
+    # What was found when a draft was looked over: sizes, what would be cut, examples, estimates, what forbids a launch.
+    findings = models.JSONField(default=dict)
+    # Of a run launched by hand: sent twice, it is one run.
+    launch_key = models.UUIDField(null=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+"
     )
@@ -95,7 +105,9 @@ class TrainingRun(Work):
     class Meta:
         constraints = [
             # queue_training() relies on it: run twice, it queues once.
-            models.UniqueConstraint(fields=["round", "step"], name="one_run_per_step")
+            models.UniqueConstraint(fields=["round", "step"], name="one_run_per_step"),
+            # launch_run() relies on it: two launches make one.
+            models.UniqueConstraint(fields=["project", "launch_key"], name="one_run_per_launch_key"),
         ]
 
     def __str__(self) -> str:

@@ -1,29 +1,13 @@
 """What a researcher can set, per recipe: name, type, default, bounds, one line of help and where the default is from.
 
 No torch here: pages, APIs and the supervisor read these dataclasses to draw forms and to refuse bad values
-early. `parse_options` is the only way from JSON to options.
+early. `parse_options` is the only way from JSON to options, and `METHODS` the one list of what can be trained.
 """
 
-import dataclasses
-import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
-from training.recipes.run_dir import RecipeError
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    source: str,
-) -> Any:
-    """One option. `low` and `high` are inclusive; `source` says where the default comes from."""
-    described = {"help": help, "low": low, "high": high, "choices": choices, "source": source}
-    return field(default=default, metadata=described)
+from training.recipes.option_fields import describe, fill, option
 
 
 @dataclass(frozen=True)
@@ -65,16 +49,31 @@ class DecodingOptions:
     )
 
 
-@dataclass(frozen=True)
-class _TrainingOptions:
-    """What every LoRA recipe on pairs shares."""
+def _steps(default: int, source: str) -> int:
+    return option(default, "Optimiser steps.", low=1, high=1_000_000, source=source)
 
-    steps: int = option(
+
+def _learning_rate(default: float, source: str) -> float:
+    return option(default, "Peak of AdamW.", low=1e-8, high=1.0, source=source)
+
+
+def _beta(default: float, source: str) -> float:
+    return option(
+        default,
+        "How dearly the policy pays for leaving the reference model.",
+        low=0.0001,
+        high=10.0,
+        source=source,
+    )
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What every training recipe shares."""
+
+    steps: int = _steps(
         32,
-        "Optimiser steps.",
-        low=1,
-        high=1_000_000,
-        source="measured on SmolLM2-135M: 32 steps of DPO won 0.81 of held-out comparisons against the base model",
+        "measured on SmolLM2-135M: 32 steps of DPO won 0.81 of held-out comparisons against the base model",
     )
     batch_size: int = option(
         24,
@@ -83,19 +82,15 @@ class _TrainingOptions:
         high=4096,
         source="four rankings of four completions",
     )
-    pairs_at_once: int = option(
+    micro_batch_size: int = option(
         12,
-        "Pairs of a step that are computed together. Lower it when memory runs out; the result stays the same.",
+        "Rows of a step that are computed together. Lower it when memory runs out; the result stays the same.",
         low=1,
         high=4096,
         source="two rankings of four completions: 3 GB with SmolLM2-135M",
     )
-    learning_rate: float = option(
-        5e-4,
-        "Peak of AdamW.",
-        low=1e-8,
-        high=1.0,
-        source="measured on SmolLM2-135M: win rate 0.73 after 24 steps, where 1e-4 gave 0.59 after 40",
+    learning_rate: float = _learning_rate(
+        5e-4, "measured on SmolLM2-135M: win rate 0.73 after 24 steps, where 1e-4 gave 0.59 after 40"
     )
     warmup_steps: int = option(
         3,
@@ -115,7 +110,7 @@ class _TrainingOptions:
     )
     max_length: int = option(
         1024,
-        "Tokens in prompt and completion together; longer pairs are counted in the result.",
+        "Tokens in prompt and completion together; longer rows are counted in the result.",
         low=8,
         high=131_072,
         source="TRL",
@@ -147,81 +142,357 @@ class _TrainingOptions:
 
 
 @dataclass(frozen=True)
-class RewardOptions(_TrainingOptions):
-    """Reward model: one score per conversation, from pairs."""
+class SftOptions(TrainingOptions):
+    """Supervised fine-tuning: imitate written answers."""
 
-    steps: int = option(
-        60,
-        "Optimiser steps.",
+    batch_size: int = option(16, "Answers in a step.", low=1, high=4096, source="TRL's advice for LoRA")
+    micro_batch_size: int = option(
+        8,
+        "Rows of a step that are computed together. Lower it when memory runs out; the result stays the same.",
         low=1,
-        high=1_000_000,
-        source="measured on SmolLM2-135M: held-out accuracy 0.76 after half a pass over 478 rankings",
+        high=4096,
+        source="1 GB with SmolLM2-135M",
     )
-    learning_rate: float = option(
-        2e-4, "Peak of AdamW.", low=1e-8, high=1.0, source="measured on SmolLM2-135M, with a fresh score head"
+    learning_rate: float = _learning_rate(
+        2e-4, "Schulman et al. 2025, LoRA Without Regret: ten times that of all weights"
     )
 
 
 @dataclass(frozen=True)
-class DpoOptions(_TrainingOptions):
-    """Direct preference optimisation: a policy straight from pairs."""
+class RewardOptions(TrainingOptions):
+    """Reward model: one score per conversation, from pairs."""
 
-    beta: float = option(
-        0.1,
-        "How dearly the policy pays for leaving the reference model.",
-        low=1e-4,
+    steps: int = _steps(
+        60, "measured on SmolLM2-135M: held-out accuracy 0.76 after half a pass over 478 rankings"
+    )
+    learning_rate: float = _learning_rate(2e-4, "measured on SmolLM2-135M, with a fresh score head")
+    margin_per_strength: float = option(
+        0.0,
+        "How much further apart the scores must be for each step of strength above slight; 0 leaves strength out.",
+        low=0.0,
         high=10.0,
-        source="Rafailov et al. 2023, section 6; TRL",
+        source="Touvron et al. 2023 (Llama 2), section 3.2.2, where margins are 0 to 3",
+    )
+    center_weight: float = option(
+        0.0,
+        "Pulls the sum of a pair's scores towards 0, so that scores of different prompts can be compared.",
+        low=0.0,
+        high=1.0,
+        source="Eisenstein et al. 2023, section 2, with 0.01; off, as in Ouyang et al. 2022",
     )
 
 
-METHODS: dict[str, type] = {
+@dataclass(frozen=True)
+class DpoOptions(TrainingOptions):
+    """Direct preference optimisation: a policy straight from pairs."""
+
+    beta: float = _beta(0.1, "Rafailov et al. 2023, section 6; TRL")
+    loss: str = option(
+        "sigmoid",
+        "sigmoid is DPO; ipo stays bounded where annotators never disagree; robust allows for flipped judgments.",
+        choices=("sigmoid", "ipo", "robust"),
+        source="Rafailov et al. 2023; Azar et al. 2023 (IPO); Chowdhury et al. 2024 (robust)",
+    )
+    flipped_share: float = option(
+        0.0,
+        "For robust alone: the share of judgments taken to be the wrong way round.",
+        low=0.0,
+        high=0.49,
+        source="Chowdhury et al. 2024; 0 is plain DPO",
+    )
+    sft_weight: float = option(
+        0.0,
+        "Adds this much of the plain loss on chosen completions, which keeps them from becoming less likely.",
+        low=0.0,
+        high=10.0,
+        source="Pang et al. 2024 (iterative RPO), where it is 1",
+    )
+
+
+@dataclass(frozen=True)
+class KtoOptions(TrainingOptions):
+    """Kahneman-Tversky optimisation: a policy from single completions called good or bad."""
+
+    batch_size: int = option(
+        24, "Completions in a step.", low=2, high=4096, source="as many rows as DPO's default"
+    )
+    micro_batch_size: int = option(
+        12,
+        "Completions computed together; their mean is the point of reference of the loss, so it is at least 2.",
+        low=2,
+        high=4096,
+        source="Ethayarajh et al. 2024, section 4.2",
+    )
+    beta: float = _beta(0.1, "Ethayarajh et al. 2024, section 4; TRL")
+    desirable_weight: float = option(
+        1.0, "Weight of good completions.", low=0.0, high=100.0, source="Ethayarajh et al. 2024, section 4"
+    )
+    undesirable_weight: float = option(
+        1.0, "Weight of bad completions.", low=0.0, high=100.0, source="Ethayarajh et al. 2024, section 4"
+    )
+
+
+REWARDS = ("reward_model", "valid_json", "required_words", "length")
+
+
+@dataclass(frozen=True)
+class RolloutOptions(TrainingOptions):
+    """What recipes share that learn from completions they sample themselves (rollouts)."""
+
+    batch_size: int = option(
+        32, "Completions sampled in a step.", low=2, high=65_536, source="fits 2 CPU cores"
+    )
+    micro_batch_size: int = option(
+        16,
+        "Completions whose gradient is computed together. Lower it when memory runs out; the result stays the same.",
+        low=1,
+        high=4096,
+        source="2 GB with SmolLM2-135M",
+    )
+    learning_rate: float = _learning_rate(1e-4, "measured on SmolLM2-135M")
+    schedule: str = option(
+        "constant_with_warmup",
+        "How the learning rate falls after the warm-up.",
+        choices=("linear", "cosine", "constant_with_warmup"),
+        source="the KL coefficient adapts to one rate",
+    )
+    max_new_tokens: int = option(
+        48, "Completions are cut after this many tokens.", low=1, high=32_768, source="fits 2 CPU cores"
+    )
+    temperature: float = option(
+        1.0,
+        "Sampling temperature. Only at 1 the KL is that of the policy itself.",
+        low=0.1,
+        high=5.0,
+        source="Huang et al. 2024, The N+ Implementation Details of RLHF with PPO",
+    )
+    reward: str = option(
+        "reward_model",
+        "What is rewarded: a reward model's score, valid JSON, required words, or a length.",
+        choices=REWARDS,
+        source="the learned reward is the usual one; the others can be checked without a model",
+    )
+    json_schema: str = option(
+        "",
+        "For valid_json: a JSON schema that the answer must satisfy; empty takes any JSON.",
+        high=20_000,
+        source="plain",
+    )
+    required_words: str = option(
+        "",
+        "For required_words: words that the answer must hold, with commas between.",
+        high=2_000,
+        source="plain",
+    )
+    target_words: int = option(
+        25, "For length: the number of words that is best.", low=1, high=10_000, source="one or two sentences"
+    )
+
+
+@dataclass(frozen=True)
+class RlooOptions(RolloutOptions):
+    """REINFORCE leave-one-out: each completion is measured against the others to its prompt."""
+
+    group_size: int = option(
+        4,
+        "Completions per prompt; batch_size must be a multiple.",
+        low=2,
+        high=256,
+        source="Ahmadian et al. 2024, section 4",
+    )
+    beta: float = option(
+        0.05, "Weight of the KL to the reference, taken off the reward.", low=0.0, high=10.0, source="TRL"
+    )
+
+
+@dataclass(frozen=True)
+class GrpoOptions(RolloutOptions):
+    """Group relative policy optimisation: rewards standardised within the completions to one prompt."""
+
+    group_size: int = option(
+        8,
+        "Completions per prompt; batch_size must be a multiple.",
+        low=2,
+        high=256,
+        source="TRL; 64 in Shao et al. 2024",
+    )
+    beta: float = option(
+        0.04,
+        "Weight of the KL to the reference in the loss.",
+        low=0.0,
+        high=10.0,
+        source="Shao et al. 2024, section 4.2",
+    )
+    clip_range: float = option(
+        0.2,
+        "How far the probability ratio may move before it is clipped.",
+        low=0.01,
+        high=1.0,
+        source="Schulman et al. 2017",
+    )
+
+
+@dataclass(frozen=True)
+class PpoOptions(RolloutOptions):
+    """Proximal policy optimisation with a value model, a KL penalty per token, and one frozen base."""
+
+    epochs: int = option(
+        2,
+        "Passes over the rollouts of a step.",
+        low=1,
+        high=64,
+        source="4 in Ouyang et al. 2022; 2 costs half as much",
+    )
+    mini_batches: int = option(
+        1,
+        "Optimiser updates per pass, each on its part of the rollouts.",
+        low=1,
+        high=1024,
+        source="Huang et al. 2024",
+    )
+    value_learning_rate: float = option(
+        5e-4,
+        "Peak of AdamW for value adapter and head, which start fresh.",
+        low=1e-8,
+        high=1.0,
+        source="measured on SmolLM2-135M",
+    )
+    value_warmup_steps: int = option(
+        2,
+        "Steps in which only the value model learns, so that the first advantages are not noise.",
+        low=0,
+        high=10_000,
+        source="measured on SmolLM2-135M",
+    )
+    gamma: float = option(1.0, "Discount per token.", low=0.0, high=1.0, source="Ziegler et al. 2019")
+    gae_lambda: float = option(
+        0.95,
+        "Trades bias for variance in the advantages.",
+        low=0.0,
+        high=1.0,
+        source="Schulman et al. 2016; Ziegler et al. 2019",
+    )
+    clip_range: float = option(
+        0.2,
+        "How far the probability ratio may move before it is clipped.",
+        low=0.01,
+        high=1.0,
+        source="Schulman et al. 2017",
+    )
+    value_clip_range: float = option(
+        0.2,
+        "How far a value may move from its old one before it is clipped.",
+        low=0.01,
+        high=100.0,
+        source="Ziegler et al. 2019",
+    )
+    kl_coefficient: float = option(
+        0.05,
+        "Penalty per token for each nat of log ratio to the reference, at the start.",
+        low=0.0,
+        high=10.0,
+        source="Huang et al. 2024",
+    )
+    kl_target: float = option(
+        6.0,
+        "KL per completion, in nats, that the coefficient steers towards; 0 keeps the coefficient as it is.",
+        low=0.0,
+        high=1000.0,
+        source="Ziegler et al. 2019, section 2.2",
+    )
+    kl_horizon: int = option(
+        1000,
+        "Completions over which the coefficient adapts.",
+        low=1,
+        high=10_000_000,
+        source="10,000 in Ziegler et al. 2019, for runs of a million",
+    )
+    kl_stop: float = option(
+        0.1,
+        "A step's passes end early when the policy has moved this far (nats per token) from the one that sampled.",
+        low=0.0001,
+        high=10.0,
+        source="OpenAI Spinning Up, target_kl",
+    )
+    kl_ceiling: float = option(
+        25.0,
+        "The run ends early, with what it has, when the KL per completion exceeds this.",
+        low=0.1,
+        high=10_000.0,
+        source="above 15 answers turned to comma lists in trials",
+    )
+    missing_eos_penalty: float = option(
+        1.0,
+        "Taken off the reward of a completion that does not end by itself.",
+        low=0.0,
+        high=100.0,
+        source="TRL; Huang et al. 2024",
+    )
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train. `reads` names the derivation of a dataset, `makes` the kind of checkpoint."""
+
+    title: str
+    line: str
+    options: type
+    reads: str  # pairs, demonstrations, outcomes (completions called good or bad) or prompts
+    makes: str  # policy or reward
+
+    @property
+    def samples(self) -> bool:
+        """Whether it learns from completions it samples itself, and so needs a reward."""
+        return self.reads == "prompts"
+
+
+METHODS: dict[str, Method] = {
+    "sft": Method(
+        "SFT", "Imitate demonstrations and edited answers.", SftOptions, "demonstrations", "policy"
+    ),
+    "reward": Method(
+        "Reward model",
+        "Learn to score completions as annotators rank them.",
+        RewardOptions,
+        "pairs",
+        "reward",
+    ),
+    "dpo": Method(
+        "DPO", "A policy straight from pairs, without a reward model.", DpoOptions, "pairs", "policy"
+    ),
+    "kto": Method(
+        "KTO",
+        "A policy from completions called good or bad; “all bad” counts.",
+        KtoOptions,
+        "outcomes",
+        "policy",
+    ),
+    "rloo": Method(
+        "RLOO", "Sample, reward, and compare with the other samples.", RlooOptions, "prompts", "policy"
+    ),
+    "grpo": Method(
+        "GRPO", "Sample groups, reward, and standardise within the group.", GrpoOptions, "prompts", "policy"
+    ),
+    "ppo": Method(
+        "PPO",
+        "Sample, reward, and learn with a value model under a KL penalty.",
+        PpoOptions,
+        "prompts",
+        "policy",
+    ),
+}
+_OPTIONS: dict[str, type] = {
     "sampling": SamplingOptions,
     "decoding": DecodingOptions,
-    "reward": RewardOptions,
-    "dpo": DpoOptions,
+    **{name: method.options for name, method in METHODS.items()},
 }
 
 
 def parse_options(method: str, given: dict[str, Any]) -> Any:
     """The options of `method`, defaults filled in. Raises RecipeError naming the option, its range and the remedy."""
-    known = {f.name: f for f in fields(METHODS[method])}
-    for name in given:
-        if name not in known:
-            raise RecipeError(
-                f"{method} has no option {name!r}. Remove it, or choose from: {', '.join(known)}."
-            )
-    return METHODS[method](**{name: _checked(known[name], value) for name, value in given.items()})
+    return fill(_OPTIONS[method], given, of=method)
 
 
 def describe_options(method: str) -> list[dict[str, Any]]:
     """Every option of `method` as {"name", "type", "default", "help", "low", "high", "choices", "source"}."""
-    return [
-        {"name": f.name, "type": _type_name(f), "default": f.default, **f.metadata}
-        for f in fields(METHODS[method])
-    ]
-
-
-def _checked(known: dataclasses.Field, value: Any) -> Any:
-    """`value` as the type of the option, or RecipeError."""
-    wanted, (low, high, choices) = _type_name(known), (known.metadata[k] for k in ("low", "high", "choices"))
-    remedy = f"Set {known.name} to {_range_text(wanted, low, high, choices)} (default {known.default})."
-    if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value).__name__ != wanted or (wanted == "float" and not math.isfinite(value)):
-        raise RecipeError(f"{known.name} is {value!r}. {remedy}")
-    if choices is not None and value not in choices:
-        raise RecipeError(f"{known.name} is {value!r}. {remedy}")
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise RecipeError(f"{known.name} is {value!r}, out of range. {remedy}")
-    return value
-
-
-def _type_name(known: dataclasses.Field) -> str:
-    return known.type if isinstance(known.type, str) else known.type.__name__
-
-
-def _range_text(wanted: str, low: float | None, high: float | None, choices: tuple[str, ...] | None) -> str:
-    if choices is not None:
-        return "one of " + ", ".join(choices)
-    return f"{'a whole number' if wanted == 'int' else 'a number'} from {low:g} to {high:g}"
+    return describe(_OPTIONS[method])

@@ -56,7 +56,7 @@ def _read_pair(line: str, where: str) -> Pair:
     if not isinstance(row, dict):
         raise RecipeError(f"{where}: a pair must be an object.")
     for field in ("prompt", "chosen", "rejected"):
-        if not _are_messages(row.get(field)):
+        if not are_messages(row.get(field)):
             raise RecipeError(
                 f'{where}, {field}: give a list of messages, each {{"role": text, "content": text}}.'
             )
@@ -72,7 +72,7 @@ def _read_pair(line: str, where: str) -> Pair:
     return Pair(row["prompt"], row["chosen"], row["rejected"], ranking, float(weight), prompt_id)
 
 
-def _are_messages(value: Any) -> bool:
+def are_messages(value: Any) -> bool:
     return (
         isinstance(value, list)
         and bool(value)

@@ -281,7 +281,7 @@ def explain(error: BaseException, path: Path) -> str | None:
             "the last finished checkpoint is intact."
         )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "Out of memory. Lower pairs_at_once (for sampling: batch_size) or max_length, and resume."
+        return "Out of memory. Lower micro_batch_size (for sampling: batch_size) or max_length, and resume."
     return None
 
 

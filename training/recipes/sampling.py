@@ -219,7 +219,6 @@ def put_on_adapter(model: PreTrainedModel | PeftModel, adapter: Path, contestant
     return model.eval()
 
 
-@torch.no_grad()
 def generate(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -228,6 +227,22 @@ def generate(
     seed: int,
 ) -> list[dict[str, Any]]:
     """{"text", "tokens", "finished"} per row. Tokens count up to and including end-of-sequence."""
+    ends = end_tokens(model, tokenizer)
+    return [
+        {"text": text_of(tokenizer, row), "tokens": len(row), "finished": row[-1] in ends}
+        for row in generate_ids(model, tokenizer, inputs, decoding, seed)
+    ]
+
+
+@torch.no_grad()
+def generate_ids(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: Sequence[list[int]],
+    decoding: DecodingOptions,
+    seed: int,
+) -> list[list[int]]:
+    """The tokens of one completion per row of `inputs`, up to and including end-of-sequence where it came."""
     padded = tokenizer.pad({"input_ids": list(inputs)}, padding_side="left", return_tensors="pt").to(
         model.device
     )
@@ -249,14 +264,16 @@ def generate(
             pad_token_id=tokenizer.pad_token_id,
         ),
     )[:, padded["input_ids"].shape[1] :].tolist()  # (batch, new)
-    outputs = []
+    found = []
     for row in rows:
         end = next((i for i, token in enumerate(row) if token in ends), None)
-        row = row if end is None else row[: end + 1]
-        # A model of bytes can write NUL, which no database takes as text.
-        text = tokenizer.decode(row, skip_special_tokens=True).replace("\0", "").strip()
-        outputs.append({"text": text, "tokens": len(row), "finished": end is not None})
-    return outputs
+        found.append(row if end is None else row[: end + 1])
+    return found
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The text of a completion. A model of bytes can write NUL, which no database takes as text: it is left out."""
+    return tokenizer.decode(ids, skip_special_tokens=True).replace("\0", "").strip()
 
 
 def end_tokens(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

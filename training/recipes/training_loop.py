@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from training.recipes.loading import compute_dtype, has_gpu
-from training.recipes.options import _TrainingOptions
+from training.recipes.options import TrainingOptions
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
 
 # Names under which the trainers' numbers go to metrics.jsonl. Others they log are left out.
@@ -41,7 +41,7 @@ SHOWN = ("loss", "accuracy", "margin", "grad_norm", "learning_rate")  # in the l
 Evaluate = Callable[[], dict[str, Any]]
 
 
-def trainer_settings(run: RunDir, options: _TrainingOptions) -> dict[str, Any]:
+def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
     """The arguments of TRL's *Config that are the same for every recipe."""
     parts = next(n for n in range(1, options.batch_size + 1) if fits(options, n))
     return {
@@ -69,15 +69,15 @@ def trainer_settings(run: RunDir, options: _TrainingOptions) -> dict[str, Any]:
     }
 
 
-def fits(options: _TrainingOptions, parts: int) -> bool:
-    """Whether a step can be computed in that many equal parts of at most pairs_at_once."""
-    return options.batch_size % parts == 0 and options.batch_size // parts <= options.pairs_at_once
+def fits(options: TrainingOptions, parts: int) -> bool:
+    """Whether a step can be computed in that many equal parts of at most micro_batch_size."""
+    return options.batch_size % parts == 0 and options.batch_size // parts <= options.micro_batch_size
 
 
 class RunCallback(TrainerCallback):
     """Reports a trainer's steps to RUN_DIR, publishes its checkpoints and stops it on SIGTERM."""
 
-    def __init__(self, run: RunDir, options: _TrainingOptions, evaluate: Evaluate) -> None:
+    def __init__(self, run: RunDir, options: TrainingOptions, evaluate: Evaluate) -> None:
         self.run, self.options, self.evaluate = run, options, evaluate
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -140,7 +140,7 @@ def time_saving(trainer: Trainer, run: RunDir) -> None:
     trainer._save_checkpoint = save_checkpoint
 
 
-def train(trainer: Trainer, run: RunDir, options: _TrainingOptions, evaluate: Evaluate) -> dict[str, Any]:
+def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Evaluate) -> dict[str, Any]:
     """Train from the last good checkpoint or from the start, evaluate, and return the metrics of result.json.
 
     Raises Interrupted after SIGTERM (a checkpoint is saved), RecipeError when the adapter did not learn.
@@ -180,7 +180,7 @@ def train(trainer: Trainer, run: RunDir, options: _TrainingOptions, evaluate: Ev
 def adapter_digest(model: PeftModel) -> str:
     """sha256 over the weights of the active adapter."""
     digest = hashlib.sha256()
-    for name, weights in sorted(get_peft_model_state_dict(model).items()):
+    for name, weights in sorted(get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()):
         digest.update(name.encode() + weights.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
@@ -197,7 +197,8 @@ def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
         shutil.rmtree(output, ignore_errors=True)
         unfinished.mkdir(parents=True)
         weights = {
-            name: tensor.contiguous().cpu() for name, tensor in get_peft_model_state_dict(model).items()
+            name: tensor.contiguous().cpu()
+            for name, tensor in get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()
         }
         save_file(weights, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
         write_json(unfinished / "adapter_config.json", portable_config(model))

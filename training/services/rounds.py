@@ -20,7 +20,14 @@ from annotation.services.comparisons import close_slots, freeze_prompts, open_co
 from rankloop.accounts.models import User
 from rankloop.audit.services import record
 from rankloop.errors import Conflict, Refused
-from training.models import Checkpoint, GenerationJob, TrainingRun, WorkStatus
+from training.models import (
+    Checkpoint,
+    GenerationJob,
+    PreferenceDataset,
+    RunInput,
+    TrainingRun,
+    WorkStatus,
+)
 from training.plans import checked_plan
 from training.services.checkpoints import checkpoint_of, register_policy
 from training.services.evaluations import measure_round
@@ -185,11 +192,17 @@ def _train(round: Round) -> str | None:
     if round.training_plan:
         runs = list(round.runs.all())
         if len(runs) < len(round.training_plan):
-            dataset = snapshot_rounds(project=round.project, rounds=[round])
-            runs = queue_training(round=round, dataset=dataset)
-        if not _all_over(runs):
+            runs = queue_training(round=round, dataset=_dataset_of(round, runs))
+        if not _all_over(runs) or len(runs) < len(round.training_plan):
             return None
     return Status.EVALUATING
+
+
+def _dataset_of(round: Round, runs: Sequence[TrainingRun]) -> PreferenceDataset:
+    """What the round's runs read: all of them the same, frozen when the first is queued."""
+    if runs:
+        return runs[0].inputs.get(role=RunInput.Role.DATA).dataset
+    return snapshot_rounds(project=round.project, rounds=[round])
 
 
 def _evaluate(round: Round) -> str | None:

@@ -2,21 +2,31 @@
 
 from functools import lru_cache
 from importlib.metadata import version
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 
-from annotation.models import Contestant, Round
+from annotation.models import Contestant, Project, Round
 from rankloop.accounts.models import User
 from rankloop.audit.services import record
 from rankloop.errors import Refused
 from training.models import Checkpoint, GenerationJob, PreferenceDataset, RunInput, TrainingRun
-from training.plans import checked_plan
+from training.plans import checked_plan, needs_reward_model
+from training.preferences import SPLITS
+from training.recipes.options import METHODS
 from training.services.checkpoints import checkpoint_of
 from training.services.work import request_cancel
 
-# Fewer pairs than this teach nothing but their own noise.
-FEWEST_PAIRS = 8
+# Fewer than this teach nothing but their own noise.
+FEWEST = 8
+# What a method reads, in words, and how to get more of it.
+FORM_WORDS = {
+    "pairs": ("pairs of completions of which one was preferred", "Rank more"),
+    "demonstrations": ("approved written answers", "Write and approve more"),
+    "outcomes": ("completions called good or bad", "Rank more"),
+    "prompts": ("judged prompts", "Rank more"),
+}
 
 
 @lru_cache(maxsize=1)
@@ -72,46 +82,127 @@ def parent_of(*, round: Round) -> Checkpoint:
 
 @transaction.atomic
 def queue_training(*, round: Round, dataset: PreferenceDataset) -> list[TrainingRun]:
-    """The runs of a round's training plan on a frozen dataset. Run twice, it queues once.
+    """The runs of a round's training plan, on a frozen dataset, as far as they can start. Run twice, it queues once.
 
-    Raises Refused when the dataset has too few pairs to train on or none to measure with.
+    A step that learns from another step's reward model waits until that is there. Raises Refused when the dataset
+    has too little to train on or to measure with, or a step has no reward model to learn from.
     """
-    pairs, held_out = dataset.counts["train_pairs"], dataset.counts["held_out_pairs"]
-    if round.training_plan and pairs < FEWEST_PAIRS:
-        raise Refused(
-            f"The rankings give {pairs} pairs of the train split, and training needs at least {FEWEST_PAIRS}. "
-            "Rank more, or skip this step."
-        )
-    if round.training_plan and held_out == 0:
-        raise Refused(
-            "No held-out prompt was ranked, so nothing could be measured. Rank some, or skip this step."
-        )
+    plan = checked_plan(round.training_plan)
+    for step in plan:
+        refuse_too_little(step["method"], dataset)
     if _is_cancelled(round):
         return []
     parent = parent_of(round=round)
-    runs = []
-    for step in checked_plan(round.training_plan):
-        run, created = TrainingRun.objects.get_or_create(
-            round=round,
-            step=step["step"],
-            defaults={
-                "project_id": round.project_id,
-                "method": step["method"],
-                "seed": round.seed,
-                "recipe": {"options": step["options"], "threads": settings.TRAINING_THREADS or None},
-                "code_version": code_version(),
-                "created_by": round.created_by,
-            },
-        )
-        if created:
-            RunInput.objects.create(run=run, role=RunInput.Role.BASE, checkpoint=base_of(parent))
-            RunInput.objects.create(run=run, role=RunInput.Role.DATA, dataset=dataset)
+    runs = {run.step: run for run in round.runs.all()}
+    for step in plan:
+        if step["step"] in runs or _waits(step, runs):
+            continue
+        judge = None
+        if needs_reward_model(step["method"], step["options"]):
+            judge = _reward_model(step, runs, base_of(parent))
+        run = open_run(
+            project=round.project,
+            name=step["step"],
+            method=step["method"],
+            options=step["options"],
+            dataset=dataset,
             # A reward model starts on the base; a policy goes on from the policy that was judged.
-            if step["method"] != "reward" and parent.kind == Checkpoint.Kind.POLICY:
-                RunInput.objects.create(run=run, role=RunInput.Role.PARENT, checkpoint=parent)
-            record("run queued", actor=round.created_by, project=round.project.slug, subject=str(run.pk))
-        runs.append(run)
-    return runs
+            parent=base_of(parent) if METHODS[step["method"]].makes == "reward" else parent,
+            reward_model=judge,
+            seed=round.seed,
+            user=round.created_by,
+            round=round,
+        )
+        runs[run.step] = run
+    return [runs[step["step"]] for step in plan if step["step"] in runs]
+
+
+def _waits(step: dict[str, Any], runs: dict[str, TrainingRun]) -> bool:
+    """Whether the step whose reward model this one needs is still at work."""
+    return "reward_model" in step and (
+        step["reward_model"] not in runs or not runs[step["reward_model"]].is_over
+    )
+
+
+def _reward_model(step: dict[str, Any], runs: dict[str, TrainingRun], base: Checkpoint) -> Checkpoint:
+    """The reward model of the plan's own step, else the project's newest on that base. Raises Refused without one."""
+    if "reward_model" in step:
+        found = Checkpoint.objects.filter(run=runs[step["reward_model"]]).first()
+        if found is None:
+            raise Refused(
+                f"Step {step['step']} learns from the reward model of step {step['reward_model']}, which trained none. "
+                "Skip this step, or open a new round."
+            )
+        return found
+    found = newest_reward_model(base)
+    if found is None:
+        raise Refused(
+            f"Step {step['step']} needs a reward model, and the project has none on {base}. Train one in the same plan."
+        )
+    return found
+
+
+def newest_reward_model(base: Checkpoint) -> Checkpoint | None:
+    """The latest reward model of the project on this base."""
+    judges = Checkpoint.objects.filter(project=base.project_id, base=base, kind=Checkpoint.Kind.REWARD)
+    return judges.order_by("-pk").first()
+
+
+def refuse_too_little(method: str, dataset: PreferenceDataset) -> None:
+    """Raise Refused unless the dataset has enough for `method` to train on and something to measure with."""
+    title, form = METHODS[method].title, METHODS[method].reads
+    words, remedy = FORM_WORDS[form]
+    train, held_out = (dataset.counts.get(f"{split}_{form}", 0) for split in SPLITS)
+    if train < FEWEST:
+        raise Refused(
+            f"{title} learns from {words}. The train split has {train}, and at least {FEWEST} are needed. "
+            f"{remedy}, or skip this step."
+        )
+    if held_out == 0:
+        raise Refused(
+            f"{title} is measured on {words} of held-out prompts, and there are none. {remedy} there, or skip it."
+        )
+
+
+def open_run(
+    *,
+    project: Project,
+    name: str,
+    method: str,
+    options: dict[str, Any],
+    dataset: PreferenceDataset,
+    parent: Checkpoint,
+    reward_model: Checkpoint | None,
+    seed: int,
+    user: User | None,
+    round: Round | None = None,
+    **fields: Any,
+) -> TrainingRun:
+    """A queued run and its inputs. `options` are complete; `parent` is a policy to go on from, or the base itself.
+
+    `fields` are others of TrainingRun. Call it in a transaction.
+    """
+    run = TrainingRun.objects.create(
+        project=project,
+        round=round,
+        step=name,
+        method=method,
+        seed=seed,
+        recipe={"options": options, "threads": settings.TRAINING_THREADS or None},
+        code_version=code_version(),
+        created_by=user,
+        **fields,
+    )
+    inputs = {RunInput.Role.BASE: base_of(parent)}
+    if parent.kind != Checkpoint.Kind.BASE:
+        inputs[RunInput.Role.PARENT] = parent
+    if reward_model is not None:
+        inputs[RunInput.Role.REWARD_MODEL] = reward_model
+    RunInput.objects.create(run=run, role=RunInput.Role.DATA, dataset=dataset)
+    for role, checkpoint in inputs.items():
+        RunInput.objects.create(run=run, role=role, checkpoint=checkpoint)
+    record("run queued", actor=user, project=project.slug, subject=str(run.pk))
+    return run
 
 
 @transaction.atomic

@@ -1,0 +1,240 @@
+"""PPO on a tiny random model: it learns what is rewarded, resumes to the same weights, and says what is wrong."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.recipes.runs import make_rollout_run, make_training_run, metrics_of, run_here, start
+from training.recipes import loading, scoring
+from training.recipes.prompts import Prompt
+from training.recipes.rendering import conversation_ids
+from training.recipes.run_dir import RecipeError, find_damage
+from training.recipes.shared_base import POLICY, REFERENCE, SharedBase, rows_of
+
+OPTIONS = {
+    "steps": 4,
+    "batch_size": 16,
+    "micro_batch_size": 8,
+    "max_new_tokens": 6,
+    "learning_rate": 0.02,
+    "value_learning_rate": 0.02,
+    "value_warmup_steps": 1,
+    "warmup_steps": 0,
+    "save_steps": 1,
+    "reward": "required_words",
+    "required_words": ",".join("abcdefghijklmnopqrstuvwxyz"),
+    "missing_eos_penalty": 0.0,
+    "kl_coefficient": 0.01,
+    "max_length": 256,
+}
+
+
+def ppo_run(folder: Path, base: Path, **changes) -> Path:
+    return make_rollout_run(
+        folder, "ppo", base, **changes | {"options": OPTIONS | changes.get("options", {})}
+    )
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "output" / "adapter_model.safetensors").read_bytes()
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    found = [f for f in folder.glob("checkpoints/step-*") if find_damage(f) is None]
+    return sorted(found, key=lambda f: int(f.name[5:]))
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, tmp_path_factory) -> tuple[Path, dict]:
+    folder = ppo_run(tmp_path_factory.mktemp("finished") / "run", tiny_model)
+    return folder, run_here(folder)
+
+
+@pytest.fixture(scope="module")
+def reward_model(tiny_model, tmp_path_factory) -> Path:
+    folder = make_training_run(tmp_path_factory.mktemp("judge") / "run", "reward", tiny_model)
+    run_here(folder)
+    return folder / "output"
+
+
+def test_it_measures_itself_on_held_out_prompts_beside_its_parent_and_best_of_4(finished):
+    folder, metrics = finished
+    assert metrics["steps"] == 4
+    assert metrics["at_start"]["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert (
+        metrics["at_start"]["win_rate"] == 0.5
+    )  # the same seed gives parent and policy the same completions
+    assert abs(metrics["kl"]) > 0.001
+    assert metrics["best_of_4_reward"] >= metrics["parent_reward"]
+    assert metrics["interval"][0] <= metrics["win_rate"] <= metrics["interval"][1]
+    seen = {(line["name"], line["step"]) for line in metrics_of(folder)}
+    for name in ("reward", "kl", "kl_coefficient", "length", "repetition", "finished_share", "value_loss"):
+        assert {(name, step) for step in range(1, 5)} <= seen
+    assert {("policy_loss", 2), ("held_out/kl", 0), ("held_out/best_of_4_reward", 4)} <= seen
+    assert ("policy_loss", 1) not in seen  # the value model learns alone for a step
+
+
+def test_it_learns_what_is_rewarded(tiny_model, tmp_path):
+    options = {"steps": 12, "batch_size": 32, "micro_batch_size": 32, "save_steps": 12, "epochs": 4}
+    metrics = run_here(ppo_run(tmp_path / "run", tiny_model, options=options))
+    assert metrics["last_reward"] > metrics["first_reward"] * 1.3
+
+
+@pytest.mark.parametrize("with_parent", [False, True])
+def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(finished, tiny_model, tmp_path, with_parent):
+    changes = {"parent": str(finished[0] / "output")} if with_parent else {}
+    whole = finished[0]
+    if with_parent:
+        whole = ppo_run(tmp_path / "whole", tiny_model, **changes)
+        run_here(whole)
+        assert weights_of(whole) != weights_of(finished[0])
+    for attempt in range(5):  # on a machine that stalls, one may finish before it is killed
+        killed = ppo_run(tmp_path / f"killed-{attempt}", tiny_model, **changes)
+        process = start(killed)
+        while not checkpoints_of(killed):
+            assert process.poll() is None, (killed / "log.txt").read_text()
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.2))
+        process.kill()
+        if process.wait() == -signal.SIGKILL and not (killed / "output").exists():
+            break
+    else:
+        pytest.fail("every run finished before it could be killed")
+    resumed = ppo_run(tmp_path / "resumed", tiny_model, **changes)
+    latest = checkpoints_of(killed)[-1]
+    shutil.copytree(latest, resumed / "checkpoints" / latest.name)
+    metrics = run_here(resumed)
+    assert metrics["resumed_from"] == int(latest.name[5:])
+    assert weights_of(resumed) == weights_of(whole)
+
+
+def test_another_seed_ends_in_other_weights(finished, tiny_model, tmp_path):
+    other = ppo_run(tmp_path / "other", tiny_model, seed=8)
+    run_here(other)
+    assert weights_of(other) != weights_of(finished[0])
+
+
+def test_a_checkpoint_holds_no_pickle(finished):
+    names = {file.name for file in checkpoints_of(finished[0])[-1].iterdir()}
+    assert names == {"weights.safetensors", "optimizers.safetensors", "state.json", "manifest.json"}
+
+
+def test_micro_batches_change_nothing_but_rounding(finished, tiny_model, tmp_path):
+    from training.recipes import ppo, rollouts
+    from training.recipes.options import parse_options
+
+    gradients = []
+    for together in (16, 3):
+        torch.manual_seed(0)
+        tokenizer = loading.load_tokenizer(tiny_model)
+        shared = SharedBase(tiny_model, tokenizer, None, 4, 8)
+        shared.add_value(4, 8)
+        options = parse_options("ppo", OPTIONS | {"micro_batch_size": together})
+        learner = ppo.Learner(options, shared)
+        prompts = [Prompt([{"role": "user", "content": f"Say {i}."}], str(i)) for i in range(8)]
+        # The same rollouts for both: which rows are sampled side by side decides what is sampled.
+        made = rollouts.collect(
+            shared, lambda p, t: [float(len(x)) for x in t], prompts, parse_options("ppo", OPTIONS), 5
+        )
+        advantages = torch.randn(made.rows.mask.shape, generator=torch.Generator().manual_seed(1))
+        learner._gradient(POLICY, made, advantages, advantages, list(range(8)))
+        weights = shared.parameters_of(POLICY).values()
+        gradients.append(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
+    assert torch.allclose(*gradients, rtol=0.05, atol=gradients[0].abs().max() * 0.02)
+
+
+def test_the_reward_adapter_on_the_shared_base_scores_as_the_reward_model_does(tiny_model, reward_model):
+    tokenizer = loading.load_tokenizer(tiny_model)
+    torch.manual_seed(0)
+    shared = SharedBase(tiny_model, tokenizer, None, 4, 8)
+    shared.add_value(4, 8)
+    shared.add_reward(tiny_model, reward_model)
+    alone = scoring.load_reward_model(tiny_model, reward_model, tokenizer)
+    wanted = scoring.score_conversations(alone, tokenizer, scoring.PROBES)
+    found = shared.scores([conversation_ids(tokenizer, c) for c in scoring.PROBES], together=3)
+    assert found == pytest.approx(wanted, abs=1e-2)
+    assert max(found) - min(found) > 0.05
+
+
+def test_the_reference_stays_what_the_parent_was(finished, tiny_model):
+    tokenizer = loading.load_tokenizer(tiny_model)
+    shared = SharedBase(tiny_model, tokenizer, finished[0] / "output", 16, 32)
+    rows = rows_of([[1, 5, 9]], [[40, 41, 2]], tokenizer.pad_token_id, "cpu")
+    before = shared.policy(rows).detach()
+    assert torch.allclose(before, shared.reference(rows))
+    with torch.no_grad():
+        for weight in shared.parameters_of(POLICY).values():
+            weight += 0.1
+    assert torch.allclose(before, shared.reference(rows))
+    assert not torch.allclose(before, shared.policy(rows))
+    assert not any(w.requires_grad for w in shared.parameters_of(REFERENCE).values())
+
+
+def test_it_learns_from_a_reward_model(tiny_model, reward_model, tmp_path):
+    options = {"reward": "reward_model", "steps": 2, "missing_eos_penalty": 1.0}
+    folder = ppo_run(tmp_path / "run", tiny_model, options=options, reward_model=str(reward_model))
+    metrics = run_here(folder)
+    assert metrics["steps"] == 2
+    assert (folder / "output" / "adapter_model.safetensors").is_file()
+
+
+def test_without_a_reward_model_it_says_so(tiny_model, tmp_path):
+    with pytest.raises(RecipeError, match="the run names none"):
+        run_here(ppo_run(tmp_path / "run", tiny_model, options={"reward": "reward_model"}))
+
+
+def test_it_ends_early_when_the_kl_leaves_its_bounds(tiny_model, tmp_path):
+    options = {"kl_ceiling": 0.1, "learning_rate": 0.1, "value_warmup_steps": 0, "steps": 30, "kl_stop": 10.0}
+    metrics = run_here(ppo_run(tmp_path / "run", tiny_model, options=options))
+    assert metrics["steps"] < 30
+    assert "the KL to the reference reached" in metrics["stopped"]
+
+
+def test_passes_of_a_step_end_once_the_policy_has_moved_too_far(tiny_model, tmp_path):
+    options = {"kl_stop": 0.0001, "learning_rate": 0.1, "value_warmup_steps": 0, "steps": 2, "epochs": 5}
+    folder = ppo_run(tmp_path / "run", tiny_model, options=options)
+    run_here(folder)
+    updates = [line["value"] for line in metrics_of(folder) if line["name"] == "updates"]
+    assert updates == [1.0, 1.0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_model, tmp_path, monkeypatch):
+    from training.recipes import ppo_math
+
+    calls, losses = [], ppo_math.policy_losses
+
+    def poisoned(*args):
+        calls.append(1)
+        return losses(*args) * (float("nan") if len(calls) > 6 else 1.0)
+
+    monkeypatch.setattr(ppo_math, "policy_losses", poisoned)
+    folder = ppo_run(tmp_path / "run", tiny_model)
+    with pytest.raises(RecipeError, match=r"policy_loss is not finite at step \d+.*learning_rate"):
+        run_here(folder)
+    assert 0 < len(checkpoints_of(folder)) < 4
+    assert not (folder / "output").exists()
+
+
+def test_prompts_that_leave_no_room_are_named(tiny_model, tmp_path):
+    with pytest.raises(RecipeError, match=r"20 prompts have more than 2 tokens.*one is prompt"):
+        run_here(ppo_run(tmp_path / "run", tiny_model, options={"max_length": 8}))
+
+
+def test_a_checkpoint_of_other_options_is_not_gone_on_from(finished, tiny_model, tmp_path):
+    folder = ppo_run(tmp_path / "run", tiny_model, options={"gamma": 0.5})
+    shutil.copytree(finished[0] / "checkpoints" / "step-3", folder / "checkpoints" / "step-3")
+    with pytest.raises(RecipeError, match="step-3 was trained with other options"):
+        run_here(folder)
+
+
+def test_the_output_names_no_path_of_this_machine(finished, tiny_model):
+    output = finished[0] / "output"
+    for file in ("adapter_config.json", "recipe.json"):
+        assert str(tiny_model.parent) not in (output / file).read_text()
+    assert json.loads((output / "recipe.json").read_text())["method"] == "ppo"

@@ -1,0 +1,77 @@
+"""What online recipes reward. Pure: a learned reward comes from `shared_base`; here are those that can be checked.
+
+Each takes the text of a completion and returns a number from 0 to 1.
+"""
+
+import json
+from collections.abc import Callable
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from jsonschema_specifications import REGISTRY
+from referencing.exceptions import Unresolvable
+
+from training.recipes.options import RolloutOptions
+from training.recipes.run_dir import RecipeError
+
+Check = Callable[[str], float]
+
+
+def check_of(options: RolloutOptions) -> Check | None:
+    """The verifiable reward these options name, None for the learned one. Raises RecipeError for what it lacks."""
+    if options.reward == "valid_json":
+        return valid_json(options.json_schema)
+    if options.reward == "required_words":
+        return required_words(options.required_words)
+    if options.reward == "length":
+        return target_length(options.target_words)
+    return None
+
+
+def valid_json(schema: str) -> Check:
+    """1 for JSON that satisfies the schema, 0.5 for any other JSON object or list, 0 for what is none."""
+    try:
+        wanted = json.loads(schema or "true")
+        Draft202012Validator.check_schema(wanted)
+        validator = Draft202012Validator(
+            wanted, registry=REGISTRY
+        )  # that one fetches nothing from the network
+        validator.is_valid({})
+    except ValueError as error:
+        raise RecipeError(
+            f"json_schema is not JSON ({error}). Give a JSON schema, or leave it empty."
+        ) from None
+    except SchemaError as error:
+        raise RecipeError(
+            f"json_schema is no JSON schema: {error.message}. Mend it, or leave it empty."
+        ) from None
+    except Unresolvable as error:
+        raise RecipeError(
+            f"json_schema refers to {error.ref!r}, which is not in it. Put it under $defs."
+        ) from None
+
+    def check(text: str) -> float:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return 0.0
+        if not isinstance(value, dict | list):  # "7" is JSON too, and too cheap an answer
+            return 0.0
+        return 1.0 if validator.is_valid(value) else 0.5
+
+    return check
+
+
+def required_words(words: str) -> Check:
+    """The share of the words, given with commas between, that the text holds, whatever their case."""
+    wanted = [word.strip().casefold() for word in words.split(",") if word.strip()]
+    if not wanted:
+        raise RecipeError(
+            "required_words names no word. Give words with commas between, or choose another reward."
+        )
+    return lambda text: sum(word in text.casefold() for word in wanted) / len(wanted)
+
+
+def target_length(words: int) -> Check:
+    """1 for a text of that many words, falling evenly to 0 for an empty one and for one of twice as many."""
+    return lambda text: max(0.0, 1.0 - abs(len(text.split()) - words) / words)

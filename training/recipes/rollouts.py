@@ -1,0 +1,227 @@
+"""Rollouts: completions that a policy samples to learn from, with what was measured of each, and their evaluation."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from training.recipes import held_out as statistics
+from training.recipes.options import DecodingOptions, RolloutOptions
+from training.recipes.prompts import Prompt
+from training.recipes.rendering import conversation_ids, prompt_ids
+from training.recipes.rewards import check_of
+from training.recipes.run_dir import RecipeError
+from training.recipes.sampling import end_tokens, generate_ids, text_of
+from training.recipes.shared_base import POLICY, Rows, SharedBase, rows_of
+
+Reward = Callable[[Sequence[Prompt], Sequence[str]], list[float]]  # one number per completion
+BEST_OF = 4
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Completions of one step. `rewards`, `finished` and `lengths` are (batch,), the others (batch, new)."""
+
+    rows: Rows
+    texts: list[str]
+    rewards: Tensor
+    finished: Tensor
+    log_probs: Tensor
+    reference: Tensor
+    values: Tensor
+
+    def parts(self, rows: Sequence[int], together: int) -> Iterator[list[int]]:
+        """`rows` in groups of like length, so that little is computed for padding."""
+        lengths = self.rows.attention.sum(dim=1)
+        by_length = sorted(rows, key=lambda row: (int(lengths[row]), row))
+        for start in range(0, len(by_length), together):
+            yield by_length[start : start + together]
+
+    def describe(self) -> dict[str, float]:
+        """What the completions are like: reward, its spread, length, how many end by themselves, repetition."""
+        return {
+            "reward": float(self.rewards.mean()),
+            "reward_spread": float(self.rewards.std(unbiased=False)),
+            "length": float(self.rows.mask.sum(dim=1).mean()),
+            "finished_share": float(self.finished.float().mean()),
+            "repetition": float(np.mean([repeated_share(text) for text in self.texts])),
+        }
+
+
+def sampling_seed(seed: int, what: str, number: int) -> int:
+    """A seed of 31 bits for one purpose of a run."""
+    digest = hashlib.sha256(f"{seed}/{what}/{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def refuse_long(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, options: RolloutOptions
+) -> None:
+    """Raise RecipeError when a prompt leaves its completion no room within max_length."""
+    room = options.max_length - options.max_new_tokens
+    long = [p.prompt_id for p in prompts if len(prompt_ids(tokenizer, p.messages)) > room]
+    if long:
+        raise RecipeError(
+            f"{len(long)} prompts have more than {room} tokens, so completions of max_new_tokens = "
+            f"{options.max_new_tokens} would exceed max_length = {options.max_length}; one is prompt {min(long)}. "
+            "Raise max_length, or leave them out."
+        )
+
+
+def open_reward(config: dict[str, Any], options: RolloutOptions, shared: SharedBase, base: Path) -> Reward:
+    """The reward that the options name. A learned one is centred and scaled by its model's scores of held-out pairs.
+
+    Raises RecipeError when it lacks something.
+    """
+    check = check_of(options)
+    if check is not None:
+        return lambda prompts, texts: [check(text) for text in texts]
+    if not config.get("reward_model"):
+        raise RecipeError(
+            "reward is reward_model, and the run names none. Train one first, or choose another reward."
+        )
+    adapter = Path(config["reward_model"])
+    shared.add_reward(base, adapter)
+    mean, spread = score_scale(adapter)
+
+    def learned(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
+        conversations = [
+            conversation_ids(shared.tokenizer, [*prompt.messages, {"role": "assistant", "content": text}])
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        scores = shared.scores(conversations, options.micro_batch_size)
+        return [(score - mean) / spread for score in scores]
+
+    return learned
+
+
+def score_scale(adapter: Path) -> tuple[float, float]:
+    """Mean and spread of a reward model's scores on its held-out pairs, from its recipe.json."""
+    try:
+        facts = json.loads((adapter / "recipe.json").read_text(encoding="utf-8"))
+        mean, spread = float(facts["score_mean"]), float(facts["score_spread"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RecipeError(
+            f"{adapter} does not say how its scores are spread (recipe.json). Train the reward model again."
+        ) from None
+    if not spread > 0:
+        raise RecipeError(
+            "The reward model gives every completion the same score, so nothing can be learnt from it."
+        )
+    return mean, spread
+
+
+def sample(
+    shared: SharedBase, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
+) -> list[list[int]]:
+    """One completion per prompt, as tokens, by the adapter that is worn."""
+    decoding = DecodingOptions(temperature=options.temperature, max_new_tokens=options.max_new_tokens)
+    inputs = [prompt_ids(shared.tokenizer, prompt.messages) for prompt in prompts]
+    by_length = sorted(range(len(inputs)), key=lambda i: (-len(inputs[i]), i))
+    found: list[list[int]] = [[] for _ in inputs]
+    for number, start in enumerate(range(0, len(inputs), options.micro_batch_size)):
+        batch = by_length[start : start + options.micro_batch_size]
+        made = generate_ids(
+            shared.model,
+            shared.tokenizer,
+            [inputs[i] for i in batch],
+            decoding,
+            sampling_seed(seed, "batch", number),
+        )
+        for i, ids in zip(batch, made, strict=True):
+            found[i] = ids
+    return found
+
+
+@torch.no_grad()
+def collect(
+    shared: SharedBase, reward: Reward, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
+) -> Rollouts:
+    """Sample one completion per prompt, reward it, and ask policy, reference and value model about each token."""
+    shared.model.eval()
+    shared.wear(POLICY)
+    completions = sample(shared, prompts, options, seed)
+    texts = [text_of(shared.tokenizer, ids) for ids in completions]
+    inputs = [prompt_ids(shared.tokenizer, prompt.messages) for prompt in prompts]
+    rows = rows_of(inputs, completions, shared.tokenizer.pad_token_id, shared.device)
+    ends = end_tokens(shared.model, shared.tokenizer)
+    made = Rollouts(
+        rows=rows,
+        texts=texts,
+        rewards=torch.tensor(reward(prompts, texts), device=shared.device),
+        finished=torch.tensor([ids[-1] in ends for ids in completions], device=shared.device),
+        **{name: torch.zeros_like(rows.mask) for name in ("log_probs", "reference", "values")},
+    )
+    ask = {"log_probs": shared.policy, "reference": shared.reference}
+    if shared.value_head is not None:
+        ask["values"] = shared.values
+    for name, asked in ask.items():
+        for part in made.parts(range(len(rows)), options.micro_batch_size):
+            found = asked(rows.select(part))  # (part, its longest completion)
+            getattr(made, name)[part, : found.shape[1]] = found
+    return made
+
+
+def evaluate(
+    shared: SharedBase, reward: Reward, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
+) -> dict[str, Any]:
+    """The policy against its parent on held-out prompts, by the reward it was trained on, and best-of-4 beside it.
+
+    `win_rate` is the share of prompts whose completion by the policy has the higher reward, ties half, with its
+    interval; `best_of_4` is what the parent reaches when the best of four of its completions is picked by the
+    reward, which costs no training.
+    """
+    seeds = [sampling_seed(seed, "held out", number) for number in range(BEST_OF)]
+    made = collect(shared, reward, prompts, options, seeds[0])
+    parents = np.array(
+        [_rewards_of_parent(shared, reward, prompts, options, one) for one in seeds]
+    )  # (4, prompts)
+    by_policy = made.rewards.cpu().numpy()
+    wins = statistics.outcomes(by_policy - parents[0])
+    low, high = statistics.interval_by_cluster(wins.tolist(), [prompt.prompt_id for prompt in prompts])
+    described = made.describe()
+    return {
+        **described,
+        "kl": float(((made.log_probs - made.reference) * made.rows.mask).sum(dim=1).mean()),
+        "win_rate": float(wins.mean()),
+        "interval": [low, high],
+        "parent_reward": float(parents.mean()),
+        "best_of_4_reward": float(parents.max(axis=0).mean()),
+        "best_of_4_win_rate": float(statistics.outcomes(parents.max(axis=0) - parents[0]).mean()),
+        "prompts": len(prompts),
+    }
+
+
+@torch.no_grad()
+def _rewards_of_parent(
+    shared: SharedBase, reward: Reward, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
+) -> np.ndarray:
+    """(prompts,) rewards of one completion each by the policy that training began with."""
+    with shared.as_reference():
+        completions = sample(shared, prompts, options, seed)
+    texts = [text_of(shared.tokenizer, ids) for ids in completions]
+    return np.array(
+        reward(prompts, texts), dtype=np.float32
+    )  # as those of the policy, so that equal ones are equal
+
+
+def equal_parts(rows: Sequence[int], parts: int) -> list[list[int]]:
+    """`rows` in that many parts of like size, none of them empty."""
+    parts = min(parts, len(rows))
+    borders = [round(number * len(rows) / parts) for number in range(parts + 1)]
+    return [list(rows[low:high]) for low, high in pairwise(borders)]
+
+
+def repeated_share(text: str) -> float:
+    """The share of three-word sequences that came before in the text: 0 for none, near 1 for a loop."""
+    words = text.casefold().split()
+    triples = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+    return 1 - len(set(triples)) / len(triples) if triples else 0.0
