@@ -127,6 +127,7 @@ def test_the_whole_test_suite_runs_in_two_processes_and_a_part_of_it_as_asked() 
         "2",
         "--dist",
         "loadfile",
+        "--no-loadscope-reorder",
     ]
     assert dev.command_line(dev.parse(["test", "-k", "lease"]))[1:] == ["-m", "pytest", "-k", "lease"]
 
