@@ -80,10 +80,33 @@ def test_it_measures_itself_on_held_out_prompts_beside_its_parent_and_best_of_4(
     assert ("policy_loss", 1) not in seen  # the value model learns alone for a step
 
 
-def test_it_learns_what_is_rewarded(tiny_model, tmp_path):
-    options = {"steps": 12, "batch_size": 32, "micro_batch_size": 32, "save_steps": 12, "epochs": 4}
-    metrics = run_here(ppo_run(tmp_path / "run", tiny_model, options=options))
+@pytest.fixture(scope="module")
+def sharper_model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with larger embeddings: as it comes it can hardly prefer one token to another."""
+    from transformers import AutoModelForCausalLM
+
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("sharper") / "tiny")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight *= 8
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_it_learns_what_is_rewarded(sharper_model, tmp_path):
+    options = {
+        "steps": 14,
+        "batch_size": 64,
+        "micro_batch_size": 64,
+        "save_steps": 14,
+        "epochs": 4,
+        "learning_rate": 0.01,
+        "kl_coefficient": 0.0,
+        "kl_stop": 1.0,
+    }
+    metrics = run_here(ppo_run(tmp_path / "run", sharper_model, options=options))
     assert metrics["last_reward"] > metrics["first_reward"] * 1.3
+    assert metrics["kl"] > 1.0
 
 
 @pytest.mark.parametrize("with_parent", [False, True])

@@ -47,13 +47,14 @@ def main(run: RunDir) -> dict[str, Any]:
     prompts = read_prompts(run.path / run.config["data"]["train"])
     held_out = read_prompts(run.path / run.config["data"]["held_out"])
     tokenizer = loading.load_tokenizer(base)
-    rollouts.refuse_long(prompts + held_out, tokenizer, options)
+    longest = rollouts.longest_row(prompts + held_out, tokenizer, options)
     order = prompt_order(len(prompts), options.steps * options.batch_size, seed)
 
     set_seed(seed)
     shared = SharedBase(
         base, tokenizer, Path(parent) if parent else None, options.lora_rank, options.lora_alpha
     )
+    shared.model.get_base_model().set_attn_implementation(loading.attention_for(longest))
     shared.add_value(options.lora_rank, options.lora_alpha)
     reward = rollouts.open_reward(run.config, options, shared, base)
     learner = Learner(options, shared)

@@ -62,18 +62,20 @@ def sampling_seed(seed: int, what: str, number: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def refuse_long(
+def longest_row(
     prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, options: RolloutOptions
-) -> None:
-    """Raise RecipeError when a prompt leaves its completion no room within max_length."""
+) -> int:
+    """Tokens of the longest prompt with the longest completion. Raises RecipeError when a prompt leaves no room."""
     room = options.max_length - options.max_new_tokens
-    long = [p.prompt_id for p in prompts if len(prompt_ids(tokenizer, p.messages)) > room]
+    lengths = [len(prompt_ids(tokenizer, prompt.messages)) for prompt in prompts]
+    long = [prompt.prompt_id for prompt, length in zip(prompts, lengths, strict=True) if length > room]
     if long:
         raise RecipeError(
             f"{len(long)} prompts have more than {room} tokens, so completions of max_new_tokens = "
             f"{options.max_new_tokens} would exceed max_length = {options.max_length}; one is prompt {min(long)}. "
             "Raise max_length, or leave them out."
         )
+    return max(lengths) + options.max_new_tokens
 
 
 def open_reward(config: dict[str, Any], options: RolloutOptions, shared: SharedBase, base: Path) -> Reward:
