@@ -27,6 +27,7 @@ from rankloop.accounts.models import User
 from rankloop.errors import Refused
 from training.models import Checkpoint, Evaluation, GenerationJob, TrainingRun
 from training.services.checkpoints import register_base, register_policy
+from training.services.evaluations import win_rate_suite
 from training.services.rounds import launch_round, open_next_round, open_round, retry_step
 from training.supervisor import dies_with
 
@@ -55,6 +56,7 @@ class Sizes:
     overlap: int = 2
     reward_options: dict[str, Any] = field(default_factory=dict)
     dpo_options: dict[str, Any] = field(default_factory=dict)
+    ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 12, "batch_size": 24, "epochs": 1})
 
 
 # For tests of the mechanics alone, on a tiny random model.
@@ -65,7 +67,9 @@ SMALLEST = Sizes(
     annotators=3,
     reward_options={"steps": 2, "batch_size": 6, "save_steps": 1, "warmup_steps": 0},
     dpo_options={"steps": 2, "batch_size": 6, "save_steps": 1, "warmup_steps": 0},
+    ppo_options={"steps": 2, "batch_size": 4, "save_steps": 1, "warmup_steps": 0, "max_new_tokens": 8},
 )
+POLICIES = ("dpo", "ppo")
 
 
 class Demo:
@@ -160,6 +164,7 @@ class Demo:
             training_plan=[
                 {"step": "reward", "method": "reward", "options": self.sizes.reward_options},
                 {"step": "dpo", "method": "dpo", "options": self.sizes.dpo_options},
+                {"step": "ppo", "method": "ppo", "options": self.sizes.ppo_options},
             ],
         )
 
@@ -278,9 +283,6 @@ class Demo:
 
     def _report(self, first: Round, second: Round, seconds: float) -> dict[str, Any]:
         reward = Checkpoint.objects.get(run__round=first, kind=Checkpoint.Kind.REWARD).metrics
-        policy = Checkpoint.objects.get(run__round=first, run__step="dpo")
-        contestant = policy.contestants.get()
-        measured = Evaluation.objects.get(contestant=contestant, round=second).result
         judgments = Judgment.objects.filter(comparison__round__project=self.project)
         simulated = judgments.filter(source=Judgment.Source.REHEARSAL).count()
         return {
@@ -297,22 +299,26 @@ class Demo:
                 "pairs": reward["pairs"],
                 "length_baseline": reward["length_baseline"],
             },
-            "policies": {
-                "dpo": {
-                    "win_rate": measured["rate"],
-                    "interval": [measured["low"], measured["high"]],
-                    "comparisons": measured["comparisons"],
-                    "judgments": measured["judgments"],
-                    "prompts": measured["prompts"],
-                    "annotators": measured["annotators"],
-                    "ties": measured["ties"],
-                    "all_bad": measured["all_bad"],
-                    "against": measured["against"],
-                }
-            },
+            "policies": {step: self._measured(first, second, step) for step in POLICIES},
             "judgments": {"simulated": simulated, "human": judgments.exclude(source="rehearsal").count()},
             "sizes": asdict(self.sizes),
             "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        }
+
+    def _measured(self, first: Round, second: Round, step: str) -> dict[str, Any]:
+        """What the policy of one step reached against its parent in the second round."""
+        policy = Checkpoint.objects.get(run__round=first, run__step=step)
+        parent = second.contestants.exclude(checkpoints__run__round=first).get()
+        found = Evaluation.objects.get(
+            contestant=policy.contestants.get(),
+            round=second,
+            suite=win_rate_suite(against=parent, round=second),
+        ).result
+        same = ("comparisons", "judgments", "prompts", "annotators", "ties", "all_bad", "against")
+        return {
+            "win_rate": found["rate"],
+            "interval": [found["low"], found["high"]],
+            **{name: found[name] for name in same},
         }
 
 

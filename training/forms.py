@@ -7,10 +7,19 @@ from typing import Any
 from django import forms
 
 from annotation.models import Contestant, Project, Prompt, Round
-from training.recipes.options import describe_options
+from training.recipes.options import METHODS, describe_options
 
-# The few options of each method that the form asks for; the others keep the recipe's defaults.
-ASKED = {"reward": ("steps", "learning_rate"), "dpo": ("steps", "learning_rate", "beta")}
+# The methods that learn from a ranking, with the few options of each that the form asks for; the others keep the
+# recipe's defaults. Those that sample learn from the reward model of the same round.
+ASKED = {
+    "reward": ("steps", "learning_rate"),
+    "dpo": ("steps", "learning_rate", "beta"),
+    "kto": ("steps", "learning_rate", "beta"),
+    "ppo": ("steps", "learning_rate", "kl_target"),
+    "rloo": ("steps", "learning_rate", "beta"),
+    "grpo": ("steps", "learning_rate", "beta"),
+}
+CHOSEN = ("reward", "dpo")  # until the researcher chooses otherwise
 
 # Fields that every round has, and those of a demonstration round alone; the others are those of a ranking round.
 BOTH = ("launch_key", "kind", "name", "train_prompts", "priority", "deadline")
@@ -119,8 +128,6 @@ class LaunchForm(forms.Form):
         max_value=1_000_000,
         help_text="At most this many. Nothing ever learns from answers to these.",
     )
-    reward = forms.BooleanField(label="Reward model", required=False)
-    dpo = forms.BooleanField(label="DPO policy", required=False)
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         self.project = project
@@ -137,14 +144,16 @@ class LaunchForm(forms.Form):
             "audience": Round.Audience.PEOPLE,
             "train_prompts": min(standard.train_prompts, prompts[Prompt.Split.TRAIN]),
             "held_out_prompts": min(standard.held_out_prompts, prompts[Prompt.Split.HELD_OUT]),
-            "reward": True,
-            "dpo": True,
+            **dict.fromkeys(CHOSEN, True),
         }
         for name in ("overlap", "completions_per_comparison", "samples_per_contestant", "priority"):
             initial[name] = getattr(standard, name)
         super().__init__(*args, initial={**initial, **kwargs.pop("initial", {})}, **kwargs)
         self.fields["contestants"].queryset = writers
         for method, names in ASKED.items():
+            self.fields[method] = forms.BooleanField(
+                label=METHODS[method].title, required=False, help_text=METHODS[method].line
+            )
             for name in names:
                 self.fields[f"{method}_{name}"] = _option_field(method, name)
 
@@ -172,7 +181,7 @@ class LaunchForm(forms.Form):
             return cleaned
         if "contestants" in cleaned and not cleaned["contestants"]:
             self.add_error("contestants", "Choose at least one contestant.")
-        if cleaned.get("train_prompts") == 0 and (cleaned.get("reward") or cleaned.get("dpo")):
+        if cleaned.get("train_prompts") == 0 and any(cleaned.get(method) for method in ASKED):
             self.add_error(
                 "train_prompts", "Training needs train prompts. Ask for some, or train nothing in this round."
             )

@@ -23,6 +23,17 @@ def test_checking_a_checked_plan_changes_nothing():
     assert checked_plan([]) == []
 
 
+def test_a_step_that_samples_learns_from_the_nearest_reward_model_before_it_or_the_one_it_names():
+    first, second = {"step": "first", "method": "reward"}, {"step": "second", "method": "reward"}
+    assert checked_plan([first, second, {"method": "ppo"}])[-1]["reward_model"] == "second"
+    assert (
+        checked_plan([first, second, {"method": "ppo", "reward_model": "first"}])[-1]["reward_model"]
+        == "first"
+    )
+    for plan in ([{"method": "ppo"}], [first, {"method": "ppo", "options": {"reward": "length"}}], [first]):
+        assert "reward_model" not in checked_plan(plan)[-1]
+
+
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
@@ -30,7 +41,7 @@ def test_checking_a_checked_plan_changes_nothing():
         ("dpo", "must be a list"),
         (["dpo"], "Step 1 of the training plan takes"),
         ([{"method": "dpo", "seed": 1}], "Step 1 of the training plan takes"),
-        ([{}], "Step 1: unknown method None. Known are reward, dpo"),
+        ([{}], "Step 1: unknown method None. Known are sft, reward, dpo"),
         ([{"method": "reward"}, {"method": "magic"}], "Step 2: unknown method 'magic'"),
         ([{"method": "sampling"}], "unknown method 'sampling'"),
         ([{"method": "dpo"}, {"method": "dpo"}], "Two steps are called 'dpo'"),
@@ -50,6 +61,19 @@ def test_checking_a_checked_plan_changes_nothing():
         ([{"method": "dpo", "options": ["beta"]}], "options"),
         ([{"method": "dpo", "options": None}], "options"),
         ([{"method": ["dpo"]}], "unknown method"),
+        (
+            [{"method": "ppo", "reward_model": "judge"}],
+            "'judge' is no reward model that an earlier step trains",
+        ),
+        ([{"method": "ppo", "reward_model": "reward"}, {"method": "reward"}], "an earlier step trains"),
+        ([{"method": "reward"}, {"method": "dpo", "reward_model": "reward"}], "learns from no reward model"),
+        (
+            [
+                {"method": "reward"},
+                {"method": "ppo", "options": {"reward": "length"}, "reward_model": "reward"},
+            ],
+            "learns from no reward model",
+        ),
     ],
 )
 def test_a_plan_that_cannot_work_is_refused_with_what_to_mend(plan, said):

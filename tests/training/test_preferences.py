@@ -5,7 +5,17 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.preferences import count_rows, pair_lines, ranked_pairs, sft_lines, text_digests
+from training.preferences import (
+    FORMS,
+    called_good_or_bad,
+    count_rows,
+    outcome_lines,
+    pair_lines,
+    prompt_lines,
+    ranked_pairs,
+    sft_lines,
+    text_digests,
+)
 
 OUTCOMES = ["ranked", "ranked", "all_bad", "cannot_judge", "demonstrated"]
 
@@ -157,3 +167,45 @@ def test_each_written_answer_is_one_line_of_its_split_and_is_counted_once(made):
     assert counts["demonstrations"] + counts["edits"] == sum(map(len, lines.values()))
     every = [answer for row in made for answer in row.get("edits", [])]
     assert counts["edits"] == len([answer for answer in every if answer["edited_from"] is not None])
+
+
+def slow_calls(row: dict) -> set[tuple[int, bool]]:
+    """Count by hand whom each completion beats and who beats it."""
+    found = set()
+    for one in row["completions"]:
+        others = [other for other in row["completions"] if other is not one]
+        if row["outcome"] == "all_bad":
+            found.add((one["completion"], False))
+        elif row["outcome"] == "ranked":
+            beats = len([other for other in others if other["rank"] > one["rank"]])
+            loses = len([other for other in others if other["rank"] < one["rank"]])
+            if beats != loses:
+                found.add((one["completion"], beats > loses))
+    return found
+
+
+@given(rows())
+def test_good_beats_more_than_beat_it_and_all_bad_calls_each_bad(found):
+    for row in found:
+        assert {
+            (completion["completion"], good) for completion, good in called_good_or_bad(row)
+        } == slow_calls(row)
+
+
+@given(rows())
+def test_outcomes_and_prompts_stay_in_their_split_and_each_prompt_comes_once(found):
+    for split in ("train", "held_out"):
+        mine = [row for row in found if row["split"] == split]
+        lines = list(outcome_lines(found, texts=TEXTS, split=split))
+        assert len(lines) == sum(len(slow_calls(row)) for row in mine)
+        assert {line["ranking"] for line in lines} <= {row["ranking"] for row in mine}
+        prompts = [line["prompt_id"] for line in prompt_lines(found, texts=TEXTS, split=split)]
+        assert prompts == list(dict.fromkeys(row["prompt"] for row in mine))
+
+
+@given(rows())
+def test_a_dataset_counts_what_each_form_has(found):
+    counts = count_rows(found)
+    for form, (lines, _) in FORMS.items():
+        for split in ("train", "held_out"):
+            assert counts[f"{split}_{form}"] == len(list(lines(found, texts=TEXTS, split=split)))

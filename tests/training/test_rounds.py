@@ -335,3 +335,55 @@ def test_a_rehearsal_is_trained_on_simulated_judgments_alone(cast, base):
     to_training(cast, round, add_simulated(cast))
     assert PreferenceDataset.objects.get().sources == ["rehearsal"]
     assert set(Judgment.objects.values_list("source", flat=True)) == {"rehearsal"}
+
+
+PLAN_WITH_PPO = [{"method": "reward"}, {"method": "dpo"}, {"method": "ppo"}]
+
+
+def test_a_run_that_needs_a_reward_model_waits_until_the_round_has_trained_it(cast, base, tmp_path):
+    add_prompts(cast, PROMPTS)
+    round = draft(cast, base, training_plan=PLAN_WITH_PPO)
+    to_training(cast, round)
+    assert set(round.runs.values_list("step", flat=True)) == {"reward", "dpo"}
+    assert advance(round) == "training"
+    assert round.runs.count() == 2  # still at work: asked again, it waits again
+    train(round, tmp_path / "first")
+    assert advance(round) == "training"
+    ppo = round.runs.get(step="ppo")
+    judge = ppo.inputs.get(role=RunInput.Role.REWARD_MODEL).checkpoint
+    assert judge == Checkpoint.objects.get(run__step="reward")
+    assert ppo.inputs.get(role="data").dataset == round.runs.get(step="dpo").inputs.get(role="data").dataset
+    train(round, tmp_path / "second")
+    assert advance(round) == "closed"
+    following = Round.objects.get(status=Round.Status.DRAFT)
+    assert following.contestants.filter(checkpoints__run__step__in=["dpo", "ppo"]).count() == 2
+    assert following.completions_per_comparison == 3  # the parent and both policies side by side
+
+
+def test_without_a_reward_model_the_round_stops_and_says_what_to_do(cast, base, tmp_path):
+    add_prompts(cast, PROMPTS)
+    round = draft(cast, base, training_plan=PLAN_WITH_PPO)
+    to_training(cast, round)
+    round.runs.filter(step="reward").update(status="cancelled")
+    train(round, tmp_path)
+    advance(round)
+    assert "learns from the reward model of step reward, which trained none" in round.failure
+    assert not round.runs.filter(step="ppo").exists()
+
+
+def test_a_plan_without_a_reward_step_takes_the_newest_reward_model_of_the_base(cast, base, tmp_path):
+    add_prompts(cast, PROMPTS)
+    alone = draft(cast, base, training_plan=[{"method": "ppo"}])
+    to_ranking(alone)
+    rank(cast, [cast.anna, cast.ben])
+    advance(alone)
+    assert "the project has none on tiny" in alone.failure
+
+    judged = draft(cast, base, training_plan=[{"method": "reward"}])
+    to_training(cast, judged)
+    train(judged, tmp_path)
+    advance(judged)
+    Round.objects.filter(pk=alone.pk).update(failure="")
+    assert advance(alone) == "training"
+    judge = alone.runs.get().inputs.get(role=RunInput.Role.REWARD_MODEL).checkpoint
+    assert judge == Checkpoint.objects.get(run__round=judged)

@@ -31,7 +31,7 @@ from training import store, worker
 from training.models import DatasetMember, PreferenceDataset, TrainingRun, WorkStatus
 from training.preferences import ROWS_FILE
 from training.selectors.datasets import demonstrations_of, pairs_of
-from training.services.runs import FEWEST_PAIRS, queue_training
+from training.services.runs import FEWEST, queue_training
 from training.services.snapshots import snapshot_rounds, sources_of
 
 
@@ -418,7 +418,7 @@ def test_a_dataset_with_a_damaged_text_is_not_trained_on(cast, base, enough, sto
 def test_too_few_pairs_are_refused_before_anything_is_queued(cast, base):
     round = open_ranking(cast, comparisons=1, completions=2, overlap=1)
     rank(cast, [cast.anna])
-    with pytest.raises(Refused, match=f"at least {FEWEST_PAIRS}"):
+    with pytest.raises(Refused, match=f"at least {FEWEST}"):
         queue(cast, base, round)
     assert not TrainingRun.objects.exists()
 

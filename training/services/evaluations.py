@@ -3,7 +3,7 @@
 from itertools import combinations
 from typing import Any
 
-from annotation.models import Judgment, Round
+from annotation.models import Contestant, Judgment, Round
 from annotation.selectors.win_rates import HeadToHead, head_to_head
 from training.models import Checkpoint, Evaluation
 
@@ -14,6 +14,11 @@ HELD_OUT_PAIRS_VERSION = "1"
 def source_of(round: Round) -> str:
     """Whose judgments the round's figures come from."""
     return Judgment.Source.REHEARSAL if round.is_rehearsal else Judgment.Source.PERSON
+
+
+def win_rate_suite(*, against: Contestant, round: Round) -> str:
+    """The name under which win rates over a contestant in a round are kept."""
+    return f"win rate over contestant {against.pk} in round {round.number}"
 
 
 def measure_round(*, round: Round) -> None:
@@ -38,7 +43,7 @@ def _keep_win_rate(round: Round, result: HeadToHead) -> None:
     if result.win_rate.rate is not None:
         _keep(
             round,
-            suite=f"win rate over contestant {result.b.pk} in round {round.number}",
+            suite=win_rate_suite(against=result.b, round=round),
             version=WIN_RATE_VERSION,
             result=result.as_json(),
             contestant=result.a,

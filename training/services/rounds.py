@@ -36,6 +36,7 @@ from training.services.snapshots import snapshot_rounds
 from training.services.work import request_cancel, requeue
 
 Status = Round.Status
+MOST_RANKED_TOGETHER = 8
 ACTIVE = (Status.GENERATING, Status.RANKING, Status.TRAINING, Status.EVALUATING)
 
 
@@ -232,6 +233,8 @@ def _all_over(work: Sequence[GenerationJob] | Sequence[TrainingRun]) -> bool:
 def open_next_round(*, round: Round) -> Round | None:
     """A draft in which the policies this round trained meet their parent, blind, on held-out prompts. Repeatable.
 
+    Each comparison has one completion of each.
+
     Nothing is opened when no policy was trained.
     """
     trained = Checkpoint.objects.filter(run__round=round, kind=Checkpoint.Kind.POLICY).order_by("pk")
@@ -251,7 +254,7 @@ def open_next_round(*, round: Round) -> Round | None:
         launch_key=uuid.uuid5(uuid.NAMESPACE_OID, f"rankloop:after:{round.project_id}:{round.number}"),
         audience=round.audience,
         overlap=round.overlap,
-        completions_per_comparison=2,
+        completions_per_comparison=min(len(contestants), MOST_RANKED_TOGETHER),
         samples_per_contestant=2,
         train_prompts=0,
         held_out_prompts=1000,

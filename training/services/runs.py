@@ -160,7 +160,7 @@ def refuse_too_little(method: str, dataset: PreferenceDataset) -> None:
         )
     if held_out == 0:
         raise Refused(
-            f"{title} is measured on {words} of held-out prompts, and there are none. {remedy} there, or skip it."
+            f"No held-out prompt has {words}, so what {title} learns could not be measured. {remedy} there, or skip it."
         )
 
 

@@ -109,16 +109,18 @@ def _show(console: Console, report: dict[str, Any], file: Path) -> None:
         table.add_row(phase["name"], f"{phase['seconds']:.1f}", said if phase["ok"] else "[red]failed[/red]")
     console.print(table)
     if "reward_model" in report:
-        reward, policy = report["reward_model"], report["policies"]["dpo"]
+        reward = report["reward_model"]
         length = reward["length_baseline"]
         console.print(
             f"Reward model: accuracy {_figure(reward['accuracy'], reward['interval'])} on {reward['pairs']} held-out "
             f"pairs; by length alone ({length['prefers']}): {_figure(length['accuracy'], length['interval'])}"
         )
-        console.print(
-            f"DPO policy against its parent: win rate {_figure(policy['win_rate'], policy['interval'])} over "
-            f"{policy['comparisons']} comparisons of {policy['prompts']} held-out prompts"
-        )
+        for step, policy in report["policies"].items():
+            console.print(
+                f"{step.upper()} policy against its parent: win rate "
+                f"{_figure(policy['win_rate'], policy['interval'])} over {policy['comparisons']} comparisons of "
+                f"{policy['prompts']} held-out prompts"
+            )
         console.print(f"{report['seconds_total']:.0f} seconds in all.")
     console.print(f"Report: {file}")
 
