@@ -33,7 +33,7 @@ from training.recipes.rollouts import Rollouts
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, run, write_json
 from training.recipes.shared_base import POLICY, VALUE, SharedBase
 
-ADAM = {"eps": 1e-5, "weight_decay": 0.0}  # eps: Huang et al. 2024, detail 13
+ADAM = {"eps": 1e-5, "weight_decay": 0.0}  # eps: Huang et al. 2024
 
 
 def main(run: RunDir) -> dict[str, Any]:

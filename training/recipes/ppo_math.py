@@ -41,7 +41,7 @@ def advantages_and_returns(
 def whiten(values: Tensor, mask: Tensor) -> Tensor:
     """`values` shifted and scaled to mean 0 and variance 1 over all tokens of the batch; 0 at padding.
 
-    Huang et al. 2024, detail 18. One token, or equal ones, have no variance: they become 0.
+    Huang et al. 2024. One token, or equal ones, have no variance: they become 0.
     """
     mean = masked_mean(values, mask)
     variance = masked_mean((values - mean) ** 2, mask)
@@ -57,7 +57,7 @@ def policy_losses(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, 
 def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> Tensor:
     """Half the squared error of each value, or of the value clipped around its old one when that is larger.
 
-    Ziegler et al. 2019; Huang et al. 2024, detail 17.
+    Ziegler et al. 2019; Huang et al. 2024.
     """
     clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
     return 0.5 * torch.max((values - returns) ** 2, (clipped - returns) ** 2)
