@@ -252,7 +252,7 @@ def test_prompts_that_leave_no_room_are_named(tiny_model, tmp_path):
 def test_a_checkpoint_of_other_options_is_not_gone_on_from(finished, tiny_model, tmp_path):
     folder = ppo_run(tmp_path / "run", tiny_model, options={"gamma": 0.5})
     shutil.copytree(finished[0] / "checkpoints" / "step-3", folder / "checkpoints" / "step-3")
-    with pytest.raises(RecipeError, match="step-3 was trained with other options"):
+    with pytest.raises(RecipeError, match="step-3 was trained with another gamma"):
         run_here(folder)
 
 

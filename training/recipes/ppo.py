@@ -34,6 +34,8 @@ from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, run, write
 from training.recipes.shared_base import POLICY, VALUE, SharedBase
 
 ADAM = {"eps": 1e-5, "weight_decay": 0.0}  # eps: Huang et al. 2024
+# What a run may be resumed with another value of: how far it goes, and what fits the memory.
+CHANGEABLE = ("steps", "micro_batch_size", "save_steps", "eval_steps")
 
 
 def main(run: RunDir) -> dict[str, Any]:
@@ -281,8 +283,11 @@ class Learner:
     def resume(self, folder: Path) -> None:
         """Go on from what `save` wrote. Raises RecipeError when that was another training."""
         state = json.loads((folder / "state.json").read_text())
-        if state["options"] != asdict(self.options):
-            raise RecipeError(f"{folder.name} was trained with other options. Start a new run for these.")
+        for name, value in asdict(self.options).items():
+            if name not in CHANGEABLE and state["options"].get(name) != value:
+                raise RecipeError(
+                    f"{folder.name} was trained with another {name}. Start a new run for this one, or set it back."
+                )
         self.step, self.kl_coefficient = state["step"], state["kl_coefficient"]
         self.stopped, self.history = state["stopped"], state["history"]
         saved, moments = (

@@ -1,0 +1,395 @@
+"""Does each method learn? Reward-model accuracy beside plain TRL's, policies against their parent, over-optimisation.
+
+    python3 deploy/dev.py bench learn [--quick] [--json FILE] [--work FOLDER] [--only PART ...]
+
+Three parts, each made by the recipes as the platform runs them:
+
+    reward    On rehearsal preferences (simulated annotators rank what the default model writes) and on
+              ../shared/data/hh-rlhf (pairs of at most 256 tokens, a seed a turn): held-out accuracy with its interval
+              beside a plain TRL script of equal budget, length alone, and the human ceiling.
+    policies  DPO, RLOO and PPO on the rehearsal's data, and RLOO and PPO on a reward that a program can check. Each is
+              measured on held-out prompts against its parent, by the hidden utility of the simulated annotators or by
+              that checked reward; with KL, length and best-of-4 beside it.
+    curve     PPO for longer, several seeds: reward-model score and hidden utility over KL, on held-out prompts, drawn
+              as deploy/pictures/over-optimisation.svg.
+
+The hidden utility never trains anything; it is what simulated annotators blur and rank by. With --work a bench that was
+stopped goes on where it was.
+"""
+
+import argparse
+import gzip
+import json
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import rehearsed
+from tests.benchmarks.bench_generate import ROOT, default_model
+
+HH = ROOT.parent / "shared" / "data" / "hh-rlhf"
+PARTS = ("reward", "policies", "curve")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    train_prompts: int = 140
+    held_out_prompts: int = 70
+    max_new_tokens: int = 48
+    samples: int = 4  # of each contestant to a held-out prompt
+    reward_steps: int = 60
+    dpo_steps: int = 32
+    online_steps: int = 24
+    online_batch: int = 32
+    hh_pairs: int = 800
+    hh_steps: int = 60
+    hh_seeds: int = 3
+    curve_seeds: int = 3
+    curve_steps: int = 30
+    curve_every: int = 5
+
+
+QUICK = Sizes(
+    train_prompts=24,
+    held_out_prompts=10,
+    max_new_tokens=16,
+    samples=2,
+    reward_steps=3,
+    dpo_steps=2,
+    online_steps=2,
+    online_batch=8,
+    hh_pairs=24,
+    hh_steps=2,
+    hh_seeds=1,
+    curve_seeds=1,
+    curve_steps=2,
+    curve_every=1,
+)
+
+
+class Learning:
+    """One bench in a work folder; each step is made once."""
+
+    def __init__(self, work: Path, base: Path, sizes: Sizes) -> None:
+        self.work, self.base, self.sizes = work, base, sizes
+        prompts = rehearsed.starter_prompts()
+        random.Random(0).shuffle(prompts)
+        self.train = prompts[: sizes.train_prompts]
+        self.held_out = prompts[sizes.train_prompts : sizes.train_prompts + sizes.held_out_prompts]
+
+    # --- data ---
+
+    def rehearse(self) -> Path:
+        """The folder with the rehearsal's data in every form."""
+        made = rehearsed.completions_of(
+            self.work / "completions",
+            self.base,
+            self.train + self.held_out,
+            adapters={"base": None},
+            samples=4,
+            max_new_tokens=self.sizes.max_new_tokens,
+            seed=1,
+        )["base"]
+        rows = []
+        for split, prompts, texts in (
+            ("train", self.train, made[: len(self.train)]),
+            ("held_out", self.held_out, made[len(self.train) :]),
+        ):
+            rows += rehearsed.judged_rows(prompts, texts, split=split, annotators=12, overlap=2)
+        rehearsed.write_data(self.work / "data", rows)
+        return self.work / "data"
+
+    def run(
+        self, name: str, method: str, data: Path, form: str, options: dict[str, Any], **config: Any
+    ) -> Path:
+        """RUN_DIR of a finished run."""
+        folder = self.work / "runs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for split in ("train", "held_out"):
+            (folder / f"{split}.jsonl").write_text((data / f"{form}-{split}.jsonl").read_text())
+        options = {"save_steps": max(1, options["steps"] // 4), **options}
+        rehearsed.run_recipe(
+            folder,
+            {
+                "method": method,
+                "base": str(self.base),
+                "parent": None,
+                "reward_model": None,
+                "seed": 1,
+                "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
+                "options": options,
+                **config,
+            },
+        )
+        return folder
+
+    # --- reward models ---
+
+    def reward_on_rehearsal(self) -> dict[str, Any]:
+        options = {"steps": self.sizes.reward_steps}
+        run = self.run("reward", "reward", self.rehearse(), "pairs", options)
+        return {**self._accuracy(run), "baseline_accuracy": accuracy_by_hand(run)}
+
+    def reward_on_hh(self) -> dict[str, Any] | None:
+        if not HH.is_dir():
+            print(f"{HH} is missing: the part on hh-rlhf is skipped")
+            return None
+        ours, plain = [], []
+        for seed in range(self.sizes.hh_seeds):
+            data = self.work / f"hh-{seed}"
+            write_hh(data, self.sizes.hh_pairs, seed)
+            options = {
+                "steps": self.sizes.hh_steps,
+                "batch_size": 16,
+                "micro_batch_size": 4,
+                "max_length": 256,
+            }
+            run = self.run(f"hh-{seed}", "reward", data, "pairs", options, seed=seed)
+            ours.append(self._accuracy(run))
+            plain.append(accuracy_by_hand(run))
+            print(f"hh-rlhf, seed {seed}: {ours[-1]['accuracy']:.3f}, plain TRL {plain[-1]:.3f}", flush=True)
+        return {
+            "accuracy": statistics.mean(one["accuracy"] for one in ours),
+            "baseline_accuracy": statistics.mean(plain),
+            "seeds": [one | {"baseline_accuracy": other} for one, other in zip(ours, plain, strict=True)],
+        }
+
+    def _accuracy(self, run: Path) -> dict[str, Any]:
+        metrics = result_of(run)["metrics"]
+        names = ("accuracy", "interval", "length_baseline", "human_ceiling", "calibration_error")
+        return {name: metrics[name] for name in names if name in metrics}
+
+    # --- policies ---
+
+    def policies(self) -> dict[str, Any]:
+        data, sizes = self.rehearse(), self.sizes
+        judge = str(self.run("reward", "reward", data, "pairs", {"steps": sizes.reward_steps}) / "output")
+        online = {
+            "steps": sizes.online_steps,
+            "batch_size": sizes.online_batch,
+            "max_new_tokens": sizes.max_new_tokens,
+        }
+        checked = {**online, "reward": "length", "target_words": 20}
+        runs = {
+            "dpo": self.run("dpo", "dpo", data, "pairs", {"steps": sizes.dpo_steps}),
+            "ppo": self.run("ppo", "ppo", data, "prompts", online, reward_model=judge),
+            "rloo": self.run("rloo", "rloo", data, "prompts", online, reward_model=judge),
+            "ppo_checked": self.run("ppo-checked", "ppo", data, "prompts", checked),
+            "rloo_checked": self.run("rloo-checked", "rloo", data, "prompts", checked),
+        }
+        found: dict[str, Any] = {}
+        by_utility = ("dpo", "ppo", "rloo")
+        made = rehearsed.completions_of(
+            self.work / "policies",
+            self.base,
+            self.held_out,
+            adapters={"base": None, **{name: runs[name] / "output" for name in by_utility}},
+            samples=sizes.samples,
+            max_new_tokens=sizes.max_new_tokens,
+            seed=2,
+        )
+        for name, run in runs.items():
+            metrics = result_of(run)["metrics"]
+            if name in by_utility:
+                found[name] = rehearsed.win_rate(self.held_out, made[name], made["base"])
+                found[name]["by"] = "hidden utility"
+            else:
+                found[name] = {
+                    "win_rate": metrics["win_rate"],
+                    "interval": metrics["interval"],
+                    "by": "checked reward",
+                }
+            found[name] |= {
+                "kl": metrics.get("kl"),
+                "mean_length": metrics.get("length", found[name].get("mean_words")),
+                **{
+                    key: metrics[key]
+                    for key in ("reward", "parent_reward", "best_of_4_reward", "best_of_4_win_rate")
+                    if key in metrics
+                },
+            }
+        found["parent"] = {"utility": rehearsed.mean_utility(self.held_out, made["base"])}
+        return found
+
+    # --- over-optimisation ---
+
+    def curve(self) -> list[dict[str, float]]:
+        """Points of KL, reward-model score and hidden utility on held-out prompts, as PPO goes on, for each seed."""
+        data, sizes = self.rehearse(), self.sizes
+        judge = str(self.run("reward", "reward", data, "pairs", {"steps": sizes.reward_steps}) / "output")
+        points: list[dict[str, float]] = []
+        for seed in range(sizes.curve_seeds):
+            options = {
+                "steps": sizes.curve_every,
+                "batch_size": sizes.online_batch,
+                "max_new_tokens": sizes.max_new_tokens,
+                "kl_coefficient": 0.0,
+                "kl_target": 0.0,
+                "kl_ceiling": 1000.0,
+                "warmup_steps": 0,
+            }
+            before: Path | None = None
+            for upto in range(sizes.curve_every, sizes.curve_steps + 1, sizes.curve_every):
+                whole = self.work / "runs" / f"curve-{seed}-{upto}"
+                if before is not None and not (whole / "checkpoints").is_dir():
+                    shutil.copytree(before / "checkpoints", whole / "checkpoints")
+                before = run = self.run(
+                    f"curve-{seed}-{upto}",
+                    "ppo",
+                    data,
+                    "prompts",
+                    options | {"steps": upto},
+                    reward_model=judge,
+                    seed=seed,
+                )
+                metrics = result_of(run)["metrics"]
+                made = rehearsed.completions_of(
+                    self.work / f"curve-{seed}-{upto}",
+                    self.base,
+                    self.held_out,
+                    adapters={"policy": run / "output"},
+                    samples=2,
+                    max_new_tokens=sizes.max_new_tokens,
+                    seed=3,
+                )["policy"]
+                points.append(
+                    {
+                        "seed": seed,
+                        "step": upto,
+                        "kl": metrics["kl"],
+                        "reward": metrics["reward"],
+                        "utility": rehearsed.mean_utility(self.held_out, made),
+                    }
+                )
+        return points
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "result.json").read_text())
+
+
+def write_hh(folder: Path, pairs: int, seed: int) -> None:
+    """Train and held-out pairs of hh-rlhf whose sides share their prompt and are short enough."""
+    from training.recipes.loading import load_tokenizer
+    from training.recipes.rendering import conversation_ids
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(default_model())
+    rows = []
+    for file in sorted(HH.glob("*.jsonl.gz")):
+        for line in gzip.decompress(file.read_bytes()).decode().split("\n"):
+            if line:
+                chosen, rejected = (turns(json.loads(line)[side]) for side in ("chosen", "rejected"))
+                if chosen[:-1] == rejected[:-1] and chosen[-1] != rejected[-1] and len(chosen) > 1:
+                    rows.append((chosen, rejected))
+    random.Random(seed).shuffle(rows)
+    kept: list[dict[str, Any]] = []
+    for chosen, rejected in rows:
+        if max(len(conversation_ids(tokenizer, side)) for side in (chosen, rejected)) <= 256:
+            prompt = json.dumps(chosen[:-1])
+            kept.append(
+                {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:], "prompt_id": prompt}
+            )
+        if len(kept) == pairs + pairs // 4:
+            break
+    held = {row["prompt_id"] for row in kept[pairs:]}
+    train = [row for row in kept[:pairs] if row["prompt_id"] not in held]
+    for split, some in (("train", train), ("held_out", kept[pairs:])):
+        (folder / f"pairs-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+
+
+def turns(dialogue: str) -> list[dict[str, str]]:
+    """hh-rlhf's text of alternating turns as messages."""
+    found = []
+    for part in dialogue.split("\n\nHuman: ")[1:]:
+        human, *answers = part.split("\n\nAssistant: ")
+        found.append({"role": "user", "content": human.strip()})
+        found += [{"role": "assistant", "content": answer.strip()} for answer in answers]
+    return found
+
+
+def accuracy_by_hand(run: Path) -> float:
+    """Held-out accuracy of the shortest TRL script on the data, seed and budget of a run; kept beside it."""
+    kept = run / "by_hand.json"
+    if not kept.is_file():
+        command = [sys.executable, "-m", "tests.benchmarks.by_hand_reward", str(run)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr[-2000:])
+        kept.write_text(done.stdout.strip().split("\n")[-1])
+    return json.loads(kept.read_text())["accuracy"]
+
+
+def draw(points: Sequence[dict[str, float]], file: Path) -> None:
+    """Reward-model score and hidden utility over KL, one line a seed, as SVG."""
+    width, height, left, top = 640, 300, 60, 30
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {2 * height}" font-family="sans-serif" '
+        f'font-size="13"><rect width="{width}" height="{2 * height}" fill="white"/>'
+    ]
+    most = max(point["kl"] for point in points) or 1.0
+    for number, (name, title) in enumerate(
+        (("reward", "score of the reward model (trained on)"), ("utility", "hidden utility (never seen)"))
+    ):
+        low, high = (pick(point[name] for point in points) for pick in (min, max))
+        span = (high - low) or 1.0
+        base = number * height
+        lines.append(
+            f'<text x="{left}" y="{base + 20}">{title} over KL to the parent, held-out prompts</text>'
+        )
+        for value in (low, high):
+            y = base + height - top - (value - low) / span * (height - 3 * top)
+            lines.append(f'<text x="4" y="{y:.0f}" fill="#555">{value:.2f}</text>')
+        for value in (0.0, most):
+            x = left + value / most * (width - left - 40)
+            lines.append(f'<text x="{x:.0f}" y="{base + height - 8}" fill="#555">{value:.1f}</text>')
+        for seed in sorted({point["seed"] for point in points}):
+            mine = [point for point in points if point["seed"] == seed]
+            places = [
+                (
+                    left + point["kl"] / most * (width - left - 40),
+                    base + height - top - (point[name] - low) / span * (height - 3 * top),
+                )
+                for point in sorted(mine, key=lambda point: point["step"])
+            ]
+            colour = ("#1f6feb", "#bf5700", "#2da44e", "#8250df")[int(seed) % 4]
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+            lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+            lines += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+    file.write_text("\n".join([*lines, "</svg>"]) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Does each method learn?")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes: the mechanics alone")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--work", type=Path, help="keep everything there, and go on from what is there")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some parts only")
+    parser.add_argument("--model", type=Path, default=default_model(), help="model folder (safetensors)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Learning(given.work or Path(folder), given.model, QUICK if given.quick else Sizes())
+        found: dict[str, Any] = {}
+        if "reward" in given.only:
+            found["reward_model"] = bench.reward_on_rehearsal()
+            found["reward_model_hh"] = bench.reward_on_hh()
+        if "policies" in given.only:
+            found["policies"] = bench.policies()
+        if "curve" in given.only:
+            found["curve"] = bench.curve()
+            if not given.quick:
+                draw(found["curve"], ROOT / "deploy" / "pictures" / "over-optimisation.svg")
+    print(json.dumps(found, indent=1))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
