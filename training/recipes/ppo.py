@@ -280,7 +280,8 @@ class Learner:
     def resume(self, folder: Path) -> None:
         """Go on from what `save` wrote. Raises RecipeError when that was another training."""
         state = json.loads((folder / "state.json").read_text())
-        if state["options"] != asdict(self.options):
+        # How many rows are computed together changes nothing but the memory it takes.
+        if state["options"] | {"micro_batch_size": self.options.micro_batch_size} != asdict(self.options):
             raise RecipeError(f"{folder.name} was trained with other options. Start a new run for these.")
         self.step, self.kl_coefficient = state["step"], state["kl_coefficient"]
         self.stopped, self.history = state["stopped"], state["history"]
