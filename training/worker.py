@@ -25,7 +25,8 @@ from training import resources, store
 from training.models import Checkpoint, GenerationJob, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.models.work import Work
 from training.preferences import FORMS, ROWS_FILE, SPLITS, text_digests
-from training.recipes.model_folders import refuse_disagreement, rendering_digests
+from training.recipes.fingerprints import fingerprints
+from training.recipes.model_folders import refuse_disagreement
 from training.recipes.options import METHODS
 from training.recipes.run_dir import RecipeError, is_disk_full, write_json
 from training.services.checkpoints import check_trained, checkpoint_of, register_result
@@ -375,7 +376,7 @@ def _end_training(run: TrainingRun, recipe: Recipe, result: dict[str, Any]) -> N
     kind = METHODS[run.method].makes
     base_folder, output = Path(recipe.read_json("config.json")["base"]), recipe.run_dir / "output"
     check_trained(output, base=base_folder)
-    about = {"kind": kind, "base": base.digest, "method": run.method, **rendering_digests(base_folder)}
+    about = {"kind": kind, "base": base.digest, "method": run.method, **fingerprints(base_folder)}
     digest = store.publish(output, about=about)
     with transaction.atomic():
         lock_held(run)

@@ -10,11 +10,11 @@ import pytest
 from tests.training.weights import LAYER, safetensors, write_adapter
 from training.recipes import loading
 from training.recipes.default_model import convert_default_model
+from training.recipes.fingerprints import fingerprints
 from training.recipes.model_folders import (
     check_adapter,
     check_model,
     refuse_disagreement,
-    rendering_digests,
 )
 from training.recipes.run_dir import RecipeError
 
@@ -199,29 +199,9 @@ def test_what_peft_itself_writes_is_on_the_list(model, tmp_path):
 # --- tokenizer and chat template ---
 
 
-def test_the_digests_of_tokenizer_and_template_tell_which_of_them_differs(model):
-    before = rendering_digests(model)
-    (model / "chat_template.jinja").write_text("{{ messages }}")
-    other = rendering_digests(model)
-    assert (other["tokenizer"], other["chat_template"] != before["chat_template"]) == (
-        before["tokenizer"],
-        True,
-    )
-    change(model / "tokenizer_config.json", eos_token="<|endoftext|>")
-    assert rendering_digests(model)["tokenizer"] != other["tokenizer"]
-
-
-def test_a_template_counts_the_same_in_its_own_file_and_in_the_configuration(model):
-    before = rendering_digests(model)
-    template = (model / "chat_template.jinja").read_text()
-    (model / "chat_template.jinja").unlink()
-    change(model / "tokenizer_config.json", chat_template=template)
-    assert rendering_digests(model) == before
-
-
 def test_a_reward_model_that_read_otherwise_than_the_base_is_refused(model, adapter):
     refuse_disagreement(model, {"reward model": adapter})  # it does not say what it was trained on
-    (adapter / "recipe.json").write_text(json.dumps({"rendering": rendering_digests(model)}))
+    (adapter / "recipe.json").write_text(json.dumps(fingerprints(model)))
     refuse_disagreement(model, {"reward model": adapter})
     tokenizer = model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")

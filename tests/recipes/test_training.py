@@ -19,7 +19,7 @@ from tests.recipes.runs import (
     start,
     write_pairs,
 )
-from training.recipes.model_folders import rendering_digests
+from training.recipes.fingerprints import fingerprints
 from training.recipes.run_dir import RecipeError, explain, find_damage, open_run
 from training.recipes.training_loop import evaluate_held_out
 
@@ -230,11 +230,11 @@ def test_a_held_out_figure_that_is_not_finite_stops_the_run(tiny_model, tmp_path
 def test_what_an_adapter_was_trained_to_read_is_written_beside_it(finished, tiny_model, tmp_path):
     method, folder, _ = finished
     facts = json.loads((folder / "output" / "recipe.json").read_text())
-    assert facts["rendering"] == rendering_digests(tiny_model)
+    assert facts | fingerprints(tiny_model) == facts
     other = shutil.copytree(tiny_model, tmp_path / "other")
     (other / "chat_template.jinja").write_text("{{ messages[0]['content'] }}{{ eos_token }}")
     child = make_training_run(tmp_path / "child", method, other, parent=str(folder / "output"))
-    with pytest.raises(RecipeError, match="trained with another chat template than that of the base other"):
+    with pytest.raises(RecipeError, match="trained with another chat template than the base other has"):
         run_here(child)
 
 

@@ -16,7 +16,7 @@ from tests.training.stage import PLAN, add_base, draft, generate, rank
 from tests.training.stub import is_alive, wait_until, write_stub
 from training import resources, store, tasks, worker
 from training.models import Checkpoint, GenerationJob, RunMetric, TrainingRun, WorkStatus
-from training.recipes.model_folders import rendering_digests
+from training.recipes.fingerprints import fingerprints
 from training.recipes.run_dir import write_manifest
 from training.services.rounds import advance_round, launch_round
 from training.services.work import claim_work, request_cancel, return_lost
@@ -123,7 +123,7 @@ def test_a_training_run_ends_with_its_metrics_and_one_checkpoint_and_again_does_
         "kind": "reward",
         "base": checkpoint.base.digest,
         "method": "reward",
-        **rendering_digests(base),
+        **fingerprints(base),
     }
     assert sorted(run.metrics.values_list("step", "name", "value")) == [(1, "loss", 1.0), (2, "loss", 0.5)]
     assert run.result["seconds"] == {"loop": 1}

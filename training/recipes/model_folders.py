@@ -5,13 +5,13 @@ anything that could make a library run code or fetch some is refused, with the f
 before it opens a folder; the platform asks before it takes one in, so that nothing is found out after an hour.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.recipes.fingerprints import disagreement
 from training.recipes.run_dir import RecipeError
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".h5"}
@@ -218,46 +218,15 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-# --- what weights were trained to read ---
-
-RENDERING = ("tokenizer", "chat_template")
-
-
-def rendering_digests(base: Path) -> dict[str, str]:
-    """SHA-256 of a base's tokenizer and of its chat template: how a conversation becomes tokens.
-
-    Weights trained with one pair of them misread what is rendered with another.
-    """
-    config = read_json(base / "tokenizer_config.json") if (base / "tokenizer_config.json").is_file() else {}
-    template = config.get("chat_template")
-    if (base / "chat_template.jinja").is_file():  # wins over the one in the configuration
-        template = (base / "chat_template.jinja").read_text(encoding="utf-8")
-    tokenizer = hashlib.sha256()
-    for name in ("tokenizer.json", "tokenizer.model"):
-        if (base / name).is_file():
-            tokenizer.update(name.encode() + b"\0" + (base / name).read_bytes())
-    special = {key: value for key, value in config.items() if key.endswith("_token")}
-    tokenizer.update(json.dumps(special, sort_keys=True).encode())
-    return {
-        "tokenizer": tokenizer.hexdigest(),
-        "chat_template": hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest(),
-    }
-
-
 def refuse_disagreement(base: Path, adapters: Mapping[str, Path]) -> None:
     """Raise RecipeError when an adapter was trained on another tokenizer or chat template than the base has.
 
-    `adapters` are folders by what they are to the run ("parent", "reward model"). One whose recipe.json does not say
-    what it was trained on is let through: it is older than this check.
+    `adapters` are folders by what they are to the run ("parent", "reward model").
     """
-    own = rendering_digests(base)
     for role, adapter in adapters.items():
-        facts = read_json(adapter / "recipe.json") if (adapter / "recipe.json").is_file() else {}
-        trained = facts.get("rendering") or {}
-        for name in RENDERING:
-            if name in trained and trained[name] != own[name]:
-                what = name.replace("_", " ")
-                raise RecipeError(
-                    f"The {role} was trained with another {what} than that of the base {base.name}, "
-                    f"and would misread every conversation. Choose a {role} trained on this base."
-                )
+        other = disagreement(base, adapter)
+        if other is not None:
+            raise RecipeError(
+                f"The {role} was trained with another {other} than the base {base.name} has, and would misread every "
+                f"conversation. Choose a {role} trained on this base."
+            )
