@@ -391,7 +391,7 @@ class KilledRun:
             self._forge(newest)
 
     def _forge(self, newest: Path) -> None:
-        """A whole checkpoint, of the last step and other weights, that the dead attempt writes once it was taken over."""
+        """A whole checkpoint of the last step, with other weights, written by the dead attempt after the takeover."""
         from training.recipes.run_dir import write_manifest
 
         forged = self.stage.home / f"forged-{self.run.pk}"
