@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,8 @@ def publish(folder: Path, *, about: dict[str, Any] | None = None) -> str:
     published then, and what was there stays good.
     """
     files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            name = path.relative_to(folder).as_posix()
-            files[name] = {"sha256": file_digest(path), "size": path.stat().st_size}
+    for name in _names_in(folder):
+        files[name] = {"sha256": file_digest(folder / name), "size": (folder / name).stat().st_size}
     manifest = canonical({"files": files, "about": about or {}})
     digest = hashlib.sha256(manifest).hexdigest()
 
@@ -94,6 +93,9 @@ def _publish_local(folder: Path, files: dict[str, Any], manifest: bytes, target:
 
 def _link_or_copy(source: Path, copy: Path) -> None:
     """A hard link costs no disk; should its other name be written to, the next load sees the damage and refuses."""
+    source = (
+        source.resolve()
+    )  # of a symbolic link the file behind it, or the copy would point out of the store
     try:
         os.link(source, copy)
     except OSError:
@@ -108,11 +110,28 @@ def fetch(digest: str) -> Path:
         folder = Path(target)
     else:
         folder = Path(settings.HOME) / "cache" / digest
-        if not (folder / MANIFEST).is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            fs.get(f"{target}/", f"{folder}/", recursive=True)
+        if not folder.is_dir():
+            _download(fs, target, folder)
     verify(folder, digest)
     return folder
+
+
+def _download(fs: fsspec.AbstractFileSystem, target: str, folder: Path) -> None:
+    """Copy an artifact to this host. It gets its name when it is whole: a worker may be killed in the middle."""
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        unfinished.mkdir(parents=True)
+        fs.get(f"{target}/", f"{unfinished}/", recursive=True)
+        with suppress(OSError):  # another process was faster
+            unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Every file below a folder but the manifest itself, by its path from there."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(name for name in found if name.rpartition("/")[2] != MANIFEST)
 
 
 def verify(folder: Path, digest: str) -> dict[str, Any]:
@@ -126,6 +145,11 @@ def verify(folder: Path, digest: str) -> dict[str, Any]:
     if hashlib.sha256(raw).hexdigest() != digest:
         raise DamagedArtifact(f"The manifest of artifact {digest[:12]} was changed after publication.")
     manifest = json.loads(raw)
+    added = sorted(set(_names_in(folder)) - set(manifest["files"]))
+    if added:
+        raise DamagedArtifact(
+            f"Artifact {digest[:12]}: {', '.join(added[:5])} was added after publication. Delete it."
+        )
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():

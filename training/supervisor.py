@@ -3,6 +3,9 @@
 The recipe dies with its supervisor: the kernel signals it when the thread that started it ends (so call `start` from a
 long-lived thread), and it watches the read end of a pipe whose other end only the supervisor holds, because the
 kernel's signal does not reach grandchildren such as those of `accelerate launch`.
+
+Each attempt has a folder of its own. `carry_over` gives a new one what the dead ones had finished, and first puts that
+out of their reach: whatever a worker or a recipe that wakes up late still writes, nobody reads.
 """
 
 import ctypes
@@ -12,14 +15,20 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from training import resources
+from training.recipes.run_dir import UNFINISHED, find_damage
+
 # Given to a recipe to save a checkpoint after SIGTERM, before it is killed.
 GRACE_SECONDS = 60
 _PR_SET_PDEATHSIG = 1
+# In an attempt's folder: what it had published when the next attempt began.
+TAKEN_OVER = "taken_over"
 
 
 def dies_with(supervisor: int) -> Callable[[], None]:
@@ -40,7 +49,8 @@ class Recipe:
     def __init__(self, method: str, run_dir: Path) -> None:
         self.method = method
         self.run_dir = run_dir
-        self._offsets: dict[str, int] = {}
+        self.offsets: dict[str, int] = {}  # how far each file has been read
+        self._killed = False
 
     def start(self) -> None:
         """Start `python -m training.recipes.<method> RUN_DIR`; its output goes to log.txt."""
@@ -58,7 +68,9 @@ class Recipe:
         threads = json.loads((self.run_dir / "config.json").read_text()).get("threads")
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
+        self._oom_kills = resources.oom_kills()
         with (self.run_dir / "log.txt").open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"training.recipes.{self.method}", str(self.run_dir)],
                 cwd=Path(__file__).resolve().parents[1],
@@ -73,28 +85,45 @@ class Recipe:
         os.close(reading)
 
     def poll(self) -> int | None:
-        """Exit code, or None while it runs."""
+        """Exit code, or None while it runs. What it left in its process group is ended with it.
+
+        Until it is reaped its number, which is also the group's, can't belong to anybody else.
+        """
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        if self._process.returncode is None and os.waitid(os.P_PID, self._process.pid, ended) is not None:
+            self._kill_group()
         return self._process.poll()
 
     def wait(self, seconds: float) -> int | None:
         """Exit code, or None when it still runs after that time."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        end = time.monotonic() + seconds
+        while (code := self.poll()) is None and time.monotonic() < end:
+            time.sleep(min(0.02, seconds))
+        return code
 
     def interrupt(self) -> None:
         """Ask it to save and stop; kill the group when it has not after GRACE_SECONDS."""
-        self._process.send_signal(signal.SIGTERM)
-        if self.wait(GRACE_SECONDS) is None:
-            self.kill()
+        if self.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            if self.wait(GRACE_SECONDS) is None:
+                self.kill()
 
     def kill(self) -> None:
         """End the whole process group at once. Nothing happens when it is over."""
-        if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        if self.poll() is None:
+            self._killed = True
+            self._kill_group()
             self._process.wait()
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    @property
+    def killed_for_memory(self) -> bool:
+        """Whether the kernel ended it because memory ran out: it was killed, not by us, and the kernel counts such."""
+        killed = self._process.returncode == -signal.SIGKILL and not self._killed
+        return killed and resources.oom_kills() > self._oom_kills
 
     def close(self) -> None:
         """Let go of the lifeline, after which the recipe can't be alive."""
@@ -107,11 +136,11 @@ class Recipe:
         if not path.is_file():
             return
         with path.open("rb") as file:
-            file.seek(self._offsets.get(name, 0))
+            file.seek(self.offsets.get(name, 0))
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self._offsets[name] = self._offsets.get(name, 0) + len(line)
+                self.offsets[name] = self.offsets.get(name, 0) + len(line)
                 yield json.loads(line)
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -121,13 +150,22 @@ class Recipe:
         except FileNotFoundError:
             return {}
 
+    def note(self, text: str) -> None:
+        """Say something in the log, between what the recipe says."""
+        with (self.run_dir / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"worker: {text}\n")
 
-def read_log(run_dir: Path, *, lines: int = 40) -> str:
-    """The last lines of a run's log, at most 64 kB; empty when there is none."""
+    def said(self, *, lines: int) -> str:
+        """The last lines that the process itself has said."""
+        return read_log(self.run_dir, lines=lines, start=self._log_start)
+
+
+def read_log(run_dir: Path, *, lines: int = 40, start: int = 0) -> str:
+    """The last lines of a run's log from byte `start` on, at most 64 kB; empty when there is none."""
     try:
         with (run_dir / "log.txt").open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 65_536))
+            file.seek(max(start, file.tell() - 65_536))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
@@ -135,13 +173,67 @@ def read_log(run_dir: Path, *, lines: int = 40) -> str:
     return "\n".join(line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")[-lines:])
 
 
-def carry_over(previous: Path, attempt: Path) -> None:
-    """Give a new attempt what the dead one had finished: published checkpoints, and completions already made.
+def carry_over(earlier: Sequence[Path], attempt: Path) -> list[str]:
+    """Give a new attempt the newest good checkpoint of those before it, and completions already made.
 
-    What is torn comes along too: the recipe checks each manifest and leaves it.
+    `earlier` are the folders of the attempts before, the newest first. Returns what there is to say of it. A copy gets
+    its name once every file in it has been checked, so one that was cut short is never taken for a checkpoint.
     """
-    for folder in sorted(previous.glob("checkpoints/step-*")):
-        if (folder / "manifest.json").is_file():
-            shutil.copytree(folder, attempt / "checkpoints" / folder.name, dirs_exist_ok=True)
-    if (previous / "completions.jsonl").is_file():
-        shutil.copyfile(previous / "completions.jsonl", attempt / "completions.jsonl")
+    for previous in earlier:
+        _take_over(previous)
+    found = [
+        (int(folder.name[5:]), -age, folder)
+        for age, previous in enumerate(earlier)
+        for folder in previous.glob(f"{TAKEN_OVER}/step-*")
+        if folder.name[5:].isdecimal()
+    ]
+    said = []
+    for step, _, folder in sorted(found, reverse=True):
+        where = f"step {step} of {folder.parents[1].name}"
+        damage = _copy_checkpoint(folder, attempt, step)
+        if damage is None:
+            said.append(f"goes on from {where}")
+            break
+        said.append(f"leaves {where}: {damage}")
+    for previous in earlier:
+        if (previous / "completions.jsonl").is_file():
+            unfinished = attempt / "completions.jsonl.copy"
+            shutil.copyfile(previous / "completions.jsonl", unfinished)
+            os.replace(unfinished, attempt / "completions.jsonl")
+            break
+    return said
+
+
+def _take_over(previous: Path) -> None:
+    """Put what an attempt has published where neither its worker nor its recipe will ever write again.
+
+    One of them may be merely stopped. What it publishes from now on lands in a new `checkpoints`, which nobody reads.
+    """
+    previous.mkdir(parents=True, exist_ok=True)
+    taken = previous / TAKEN_OVER
+    if taken.exists():
+        return
+    try:
+        os.rename(previous / "checkpoints", taken)
+    except FileNotFoundError:
+        taken.mkdir()
+
+
+def _copy_checkpoint(folder: Path, attempt: Path, step: int) -> str | None:
+    """Copy a checkpoint; what is wrong with it, or None. Raises OSError when the copy can't be written."""
+    unfinished = attempt / UNFINISHED / folder.name
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        shutil.copytree(folder, unfinished)
+    except (shutil.Error, OSError):
+        if (damage := find_damage(folder, step=step)) is None:
+            raise
+        return damage
+    damage = find_damage(unfinished, step=step)
+    if damage is None:
+        target = attempt / "checkpoints" / folder.name
+        target.parent.mkdir(exist_ok=True)
+        os.rename(unfinished, target)
+    else:
+        shutil.rmtree(unfinished)
+    return damage

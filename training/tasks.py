@@ -45,7 +45,7 @@ def sweep_lost_work() -> None:
 
 
 def ring() -> None:
-    """Ring for the oldest waiting row of a kind of which nothing runs. A doorbell too many finds nothing to claim."""
+    """Ring for the first waiting row of a kind of which nothing runs. A doorbell too many finds nothing to claim."""
     for kind, task in ((GenerationJob, run_generation), (TrainingRun, run_training)):
         waiting: Any = idle_queue(kind)
         if waiting is not None:

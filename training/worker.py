@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,22 +17,38 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 from annotation.models import Completion
-from training import store
+from rankloop.errors import Refused
+from training import resources, store
 from training.models import Checkpoint, GenerationJob, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.models.work import Work
 from training.preferences import FORMS, ROWS_FILE, SPLITS, text_digests
+from training.recipes.fingerprints import fingerprints
+from training.recipes.model_folders import refuse_disagreement
 from training.recipes.options import METHODS
-from training.services.checkpoints import checkpoint_of, register_result
-from training.services.work import LeaseLost, claim_work, end_work, lock_held, renew_work, write_held
-from training.supervisor import Recipe, carry_over, read_log
+from training.recipes.run_dir import RecipeError, is_disk_full, write_json
+from training.services.checkpoints import check_trained, checkpoint_of, register_result
+from training.services.work import (
+    LeaseLost,
+    claim_work,
+    end_work,
+    give_back,
+    lock_held,
+    renew_work,
+    write_held,
+)
+from training.supervisor import Recipe, carry_over
 
 # How often a running recipe's files are read.
 POLL_SECONDS = 0.5
 # Set when this worker is asked to shut down: what runs saves a checkpoint and waits for the next worker.
 shutting_down = threading.Event()
+# The database can't be reached, or has cut us off. Whatever was to be written, the row still says who holds it.
+DATABASE_GONE = (OperationalError, InterfaceError, InternalError)
+# Told in their own words and not tried again: a person has to mend them.
+REFUSALS = (store.DamagedArtifact, store.ErasedText, resources.NoRoom, RecipeError, Refused)
 
 
 def worker_name() -> str:
@@ -63,14 +80,21 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
+        renewed = time.monotonic()
         try:
             while not self._over.wait(min(1.0, settings.WORK_LEASE_SECONDS / 3)):
                 try:
                     if renew_work(self.work):
                         self.cancelled.set()
+                    renewed = time.monotonic()
                 except LeaseLost:
                     self.lost.set()
                     return
+                except DATABASE_GONE:
+                    connection.close()
+                    if time.monotonic() - renewed > settings.WORK_LEASE_SECONDS:
+                        self.lost.set()  # it has run out, and may be somebody else's by now
+                        return
         finally:
             connection.close()
 
@@ -100,47 +124,68 @@ def _work_on(
     recipe = Recipe(method, attempt_folder(work))
     try:
         with Heartbeat(work) as heartbeat:
-            _prepare(work, recipe.run_dir, prepare)
+            _prepare(work, recipe, prepare)
+            if heartbeat.lost.is_set():
+                return
             recipe.start()
             try:
                 code = _watch(work, recipe, heartbeat, take_in)
             finally:
                 recipe.close()
-            if heartbeat.lost.is_set():
-                return
-            _finish(work, recipe, code, heartbeat, end)
+            if not heartbeat.lost.is_set():
+                _finish(work, recipe, code, heartbeat, end)
     except LeaseLost:
         return
+    except DATABASE_GONE:
+        traceback.print_exc()  # nothing can be written: the lease runs out, and the sweeper gives the work back
+    except REFUSALS as error:
+        _fail(work, str(error))
     except Exception as error:
-        _fail(work, f"{type(error).__name__}: {error}")
-        if not isinstance(error, (store.DamagedArtifact, store.ErasedText, OSError)):
+        if is_disk_full(error, recipe.run_dir):
+            _fail(
+                work,
+                f"The disk is full ({error}). Free some space, then retry: it goes on from its last checkpoint.",
+            )
+        else:
             traceback.print_exc()
+            _again_or_fail(work, f"{type(error).__name__}: {error}")
 
 
-def _prepare(work: Work, run_dir: Path, prepare: Callable[[Any, Path], dict[str, Any]]) -> None:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    for earlier in range(work.attempt - 1, 0, -1):
-        previous = attempt_folder(work, earlier)
-        if previous.is_dir():
-            carry_over(previous, run_dir)
-            break
-    (run_dir / "config.json").write_text(json.dumps(prepare(work, run_dir), indent=1))
+def _prepare(work: Work, recipe: Recipe, prepare: Callable[[Any, Path], dict[str, Any]]) -> None:
+    recipe.run_dir.mkdir(parents=True, exist_ok=True)
+    config = prepare(work, recipe.run_dir)
+    resources.refuse_full_disk(recipe.run_dir, resources.disk_needed(Path(config["base"]), config["options"]))
+    earlier = [attempt_folder(work, number) for number in range(work.attempt - 1, 0, -1)]
+    for said in carry_over(earlier, recipe.run_dir):
+        recipe.note(f"attempt {work.attempt} {said}")
+    write_json(recipe.run_dir / "config.json", config)
 
 
 def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[Any, Recipe], None]) -> int:
-    """Take in what the recipe writes until it ends; stop it when asked to, or when the lease is lost."""
+    """Take in what the recipe writes until it ends; stop it when asked to, or when lease or disk run out."""
     while True:
         code = recipe.wait(POLL_SECONDS)
         if heartbeat.lost.is_set():
             recipe.kill()
             return -1
-        take_in(work, recipe)
-        progress = recipe.read_json("progress.json")
-        if progress and progress != work.progress:
-            write_held(work, progress=progress)
-            work.progress = progress
+        read = dict(recipe.offsets)
+        try:
+            take_in(work, recipe)
+            progress = recipe.read_json("progress.json")
+            if progress and progress != work.progress:
+                write_held(work, progress=progress)
+                work.progress = progress
+        except DATABASE_GONE:
+            connection.close()
+            recipe.offsets = read  # and what it has written is read again, once the database is back
+            time.sleep(POLL_SECONDS)
+            continue
         if code is not None:
             return code
+        if resources.is_short_of_disk(recipe.run_dir):
+            recipe.interrupt()
+            if recipe.poll() != 0:
+                raise resources.NoRoom(resources.disk_ran_short(recipe.run_dir))
         if heartbeat.cancelled.is_set() or shutting_down.is_set():
             recipe.interrupt()
 
@@ -159,21 +204,52 @@ def _finish(
         end_work(work, WorkStatus.CANCELLED, result=result)
     elif shutting_down.is_set():
         # Nobody's fault, so it costs no attempt.
-        limit = work.attempt_limit + 1
-        write_held(work, status=WorkStatus.QUEUED, lease_until=None, attempt_limit=limit)
+        give_back(work, attempt_limit=work.attempt_limit + 1)
     elif result.get("kind") == "recipe":
         # The researcher's mistake: another attempt would make it again.
         _fail(work, result["error"])
-    elif work.attempt < work.attempt_limit:
-        write_held(work, status=WorkStatus.QUEUED, lease_until=None, error=_reason(recipe, result, code))
+    elif result.get("kind") == "memory" or recipe.killed_for_memory:
+        _out_of_memory(work, recipe, result)
     else:
-        _fail(work, _reason(recipe, result, code))
+        _again_or_fail(work, _reason(recipe, result, code))
 
 
 def _reason(recipe: Recipe, result: dict[str, Any], code: int) -> str:
-    said = result.get("error") or read_log(recipe.run_dir, lines=3) or "it said nothing"
+    said = result.get("error") or recipe.said(lines=3) or "it said nothing"
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return f"The {recipe.method} process {how}: {said}"
+
+
+def _out_of_memory(work: Work, recipe: Recipe, result: dict[str, Any]) -> None:
+    """Try a training run once more with half its micro-batch, which is no attempt the less; else say what to do."""
+    happened = result.get("error") or f"The {recipe.method} process was ended by the kernel: memory ran out."
+    if not isinstance(work, TrainingRun):
+        _again_or_fail(work, happened)
+        return
+    options = work.recipe["options"]
+    before, after = (resources.rows_together(work.method, options, work.halvings + n) for n in (0, 1))
+    if resources.can_halve(work.method, options, work.halvings):
+        said = (
+            f"Memory ran out with {before} rows computed together. It is tried once more with {after}, in more parts; "
+            "the result stays the same."
+        )
+        recipe.note(said)
+        give_back(work, error=said, halvings=work.halvings + 1, attempt_limit=work.attempt_limit + 1)
+    else:
+        _fail(
+            work,
+            f"{happened} It was tried with {before} rows computed together. "
+            "Launch it with a lower max_length or batch_size, on a smaller base, or where there is more memory.",
+        )
+
+
+def _again_or_fail(work: Work, reason: str) -> None:
+    """Queue another attempt while there is one left."""
+    if work.attempt >= work.attempt_limit:
+        _fail(work, reason)
+    else:
+        with suppress(LeaseLost):
+            give_back(work, error=reason)
 
 
 def _fail(work: Work, reason: str) -> None:
@@ -186,13 +262,16 @@ def _fail(work: Work, reason: str) -> None:
 
 def _generation_config(job: GenerationJob, run_dir: Path) -> dict[str, Any]:
     contestants = []
+    base = store.fetch(job.base.digest)
     for contestant in job.contestants.order_by("pk"):
         checkpoint = checkpoint_of(contestant)
-        adapter = None if checkpoint.kind == Checkpoint.Kind.BASE else str(store.fetch(checkpoint.digest))
+        adapter = None if checkpoint.kind == Checkpoint.Kind.BASE else store.fetch(checkpoint.digest)
+        if adapter is not None:
+            check_trained(adapter, base=base)
         contestants.append(
             {
                 "id": str(contestant.pk),
-                "adapter": adapter,
+                "adapter": adapter and str(adapter),
                 "system_prompt": contestant.system_prompt,
                 "decoding": contestant.decoding,
             }
@@ -200,7 +279,7 @@ def _generation_config(job: GenerationJob, run_dir: Path) -> dict[str, Any]:
     prompts = job.round.prompts.order_by("pk").values_list("pk", "messages")
     return {
         "method": "sampling",
-        "base": str(store.fetch(job.base.digest)),
+        "base": str(base),
         "seed": job.seed,
         "threads": settings.TRAINING_THREADS or None,
         "contestants": contestants,
@@ -253,20 +332,31 @@ def _training_config(run: TrainingRun, run_dir: Path) -> dict[str, Any]:
         with (run_dir / f"{split}.jsonl").open("w") as file:
             for line in lines(rows, texts=texts, split=split):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    folders = {
-        role: str(store.fetch(item.checkpoint.digest)) for role, item in inputs.items() if item.checkpoint
-    }
+    folders = {role: store.fetch(item.checkpoint.digest) for role, item in inputs.items() if item.checkpoint}
+    base = folders.pop(RunInput.Role.BASE)
+    for adapter in folders.values():
+        check_trained(adapter, base=base)
+    refuse_disagreement(base, {role.replace("_", " "): adapter for role, adapter in folders.items()})
+    parent, reward_model = (folders.get(role) for role in (RunInput.Role.PARENT, RunInput.Role.REWARD_MODEL))
     return {
         "method": run.method,
-        "base": folders[RunInput.Role.BASE],
-        "parent": folders.get(RunInput.Role.PARENT),
-        "reward_model": folders.get(RunInput.Role.REWARD_MODEL),
+        "base": str(base),
+        "parent": parent and str(parent),
+        "reward_model": reward_model and str(reward_model),
         "seed": run.seed,
         "threads": settings.TRAINING_THREADS or None,
         "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
         "data_version": version_of_form,
-        "options": run.recipe["options"],
+        "options": _options(run),
     }
+
+
+def _options(run: TrainingRun) -> dict[str, Any]:
+    """The options as they were asked for; after memory ran out, fewer rows are computed together."""
+    options = dict(run.recipe["options"])
+    if run.halvings:
+        options["micro_batch_size"] = resources.rows_together(run.method, options, run.halvings)
+    return options
 
 
 def _take_in_metrics(run: TrainingRun, recipe: Recipe) -> None:
@@ -284,9 +374,11 @@ def _end_training(run: TrainingRun, recipe: Recipe, result: dict[str, Any]) -> N
     """Publish the adapter, then end the run and register its checkpoint in one transaction."""
     base = run.inputs.get(role=RunInput.Role.BASE).checkpoint
     kind = METHODS[run.method].makes
-    digest = store.publish(
-        recipe.run_dir / "output", about={"kind": kind, "base": base.digest, "method": run.method}
-    )
+    base_folder, output = Path(recipe.read_json("config.json")["base"]), recipe.run_dir / "output"
+    check_trained(output, base=base_folder)
+    about = {"kind": kind, "base": base.digest, "method": run.method, **fingerprints(base_folder)}
+    digest = store.publish(output, about=about)
     with transaction.atomic():
+        lock_held(run)
         end_work(run, WorkStatus.SUCCEEDED, result=result)
         register_result(run=run, kind=kind, digest=digest, base=base, metrics=result["metrics"])

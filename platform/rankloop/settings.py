@@ -242,4 +242,6 @@ HELD_OUT_SHARE = env.float("RANKLOOP_HELD_OUT_SHARE", default=0.3)
 # A worker that stops renewing its lease for this long has lost its work.
 WORK_LEASE_SECONDS = env.int("RANKLOOP_WORK_LEASE_SECONDS", default=30)
 MAX_ATTEMPTS = env.int("RANKLOOP_MAX_ATTEMPTS", default=3)
+# Bytes that stay free on the disk of the runs, so that one that fills it can still save a checkpoint.
+DISK_RESERVE = env.int("RANKLOOP_DISK_RESERVE_MB", default=500) * 1_000_000
 TRAINING_THREADS = env.int("RANKLOOP_TRAINING_THREADS", default=0)

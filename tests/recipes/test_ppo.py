@@ -256,6 +256,14 @@ def test_a_checkpoint_of_other_options_is_not_gone_on_from(finished, tiny_model,
         run_here(folder)
 
 
+def test_out_of_memory_a_run_goes_on_from_its_checkpoint_in_smaller_parts(finished, tiny_model, tmp_path):
+    halved = ppo_run(tmp_path / "run", tiny_model, options={"micro_batch_size": 4})
+    shutil.copytree(finished[0] / "checkpoints" / "step-3", halved / "checkpoints" / "step-3")
+    again = run_here(halved)
+    assert (again["resumed_from"], again["steps"]) == (3, 4)
+    assert again["last_reward"] == pytest.approx(finished[1]["last_reward"], abs=0.05)
+
+
 def test_the_output_names_no_path_of_this_machine(finished, tiny_model):
     output = finished[0] / "output"
     for file in ("adapter_config.json", "recipe.json"):

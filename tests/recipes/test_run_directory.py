@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.runs import ROOT, result_of
-from training.recipes.run_dir import RunDir, Stopwatch, explain, find_damage, write_manifest
+from training.recipes.run_dir import RunDir, Stopwatch, explain, find_damage, is_out_of_memory, write_manifest
 
 
 def make_run(folder: Path) -> Path:
@@ -46,10 +46,24 @@ def test_a_folder_as_it_was_written_has_no_damage(tmp_path):
         (lambda f: os.truncate(f / "weights", 100), "weights has changed"),
         (lambda f: (f / "inner" / "state.json").unlink(), "inner/state.json"),
         (lambda f: (f / "stranger.pkl").write_text("x"), "stranger.pkl"),
+        (lambda f: (f / "inner" / "state.json").replace(f / "weights"), "inner/state.json"),
+        (
+            lambda f: (f / "weights").write_bytes((f / "inner" / "state.json").read_bytes()),
+            "weights has changed",
+        ),
         (lambda f: (f / "manifest.json").unlink(), "never finished"),
         (lambda f: os.truncate(f / "manifest.json", 40), "torn"),
     ],
-    ids=["flipped bit", "truncated file", "missing file", "added file", "no manifest", "torn manifest"],
+    ids=[
+        "flipped bit",
+        "truncated file",
+        "missing file",
+        "added file",
+        "moved file",
+        "swapped file",
+        "no manifest",
+        "torn manifest",
+    ],
 )
 def test_damage_to_a_checkpoint_is_found_and_named(tmp_path, harm, reason):
     folder = make_checkpoint(tmp_path / "step-3")
@@ -69,6 +83,14 @@ def test_the_newest_checkpoint_that_holds_is_resumed_from_and_only_two_are_kept(
     os.truncate(tmp_path / "checkpoints" / "step-10" / "weights", 3)
     assert run.latest_checkpoint()[0] == 4
     assert "ignoring step-10" in capsys.readouterr().err
+
+
+def test_a_checkpoint_under_the_name_of_another_is_ignored(tmp_path, capsys):
+    run = RunDir(make_run(tmp_path), {})
+    for step in (3, 4):
+        make_checkpoint(tmp_path / "checkpoints" / f"step-{step}")  # both are of step 3
+    assert run.latest_checkpoint()[0] == 3
+    assert "ignoring step-4: its manifest is of step 3, not 4" in capsys.readouterr().err
 
 
 def test_a_finished_recipe_exits_0_with_its_metrics(tmp_path):
@@ -95,6 +117,14 @@ def test_a_bug_exits_1_with_its_traceback_in_the_log(tmp_path):
     assert toy.wait() == 1
     assert result_of(tmp_path)["kind"] == "bug"
     assert "ZeroDivisionError" in toy.stderr.read()
+
+
+def test_a_lack_of_memory_exits_2_and_is_told_apart(tmp_path):
+    toy = start_toy(make_run(tmp_path), "return {'a': bytearray(2**60)}")
+    assert toy.wait() == 2
+    result = result_of(tmp_path)
+    assert (result["ok"], result["kind"]) == (False, "memory")
+    assert "Lower micro_batch_size" in result["error"]
 
 
 def test_a_config_for_another_method_is_refused(tmp_path):
@@ -132,6 +162,14 @@ def test_a_full_disk_and_a_full_memory_are_the_researchers_to_mend_and_other_err
     full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert "disk" in explain(full, tmp_path)
     assert "micro_batch_size" in explain(MemoryError(), tmp_path)
+    on_a_cpu = RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 4398046511104 bytes. Error code 12 (Cannot allocate memory)"
+    )
+    for lack in (on_a_cpu, RuntimeError("CUDA error: out of memory"), OSError(errno.ENOMEM, "no")):
+        assert "micro_batch_size" in explain(lack, tmp_path)
+        assert is_out_of_memory(lack)
+    assert not is_out_of_memory(full)
     assert explain(OSError(errno.EIO, "broken"), tmp_path) is None
 
 

@@ -19,7 +19,9 @@ from tests.recipes.runs import (
     start,
     write_pairs,
 )
+from training.recipes.fingerprints import fingerprints
 from training.recipes.run_dir import RecipeError, explain, find_damage, open_run
+from training.recipes.training_loop import evaluate_held_out
 
 METHODS = ("reward", "dpo")
 
@@ -126,6 +128,26 @@ def test_a_step_computed_in_parts_learns_the_same(finished, tiny_model, tmp_path
     assert [line["step"] for line in metrics_of(parted) if line["name"] == "loss"] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_run_resumed_in_smaller_parts_goes_on_with_the_same_rows(finished, tiny_model, tmp_path):
+    method = finished[0]
+    options = {"save_steps": 1, "steps": 5}
+    halved = make_training_run(
+        tmp_path / "halved", method, tiny_model, options=options | {"micro_batch_size": 3}
+    )
+    first = make_training_run(tmp_path / "first", method, tiny_model, options=options)
+    run_here(first)
+    shutil.copytree(first / "checkpoints" / "step-4", halved / "checkpoints" / "step-4")
+    again = run_here(halved)
+    assert (again["resumed_from"], again["steps"]) == (4, 5)
+
+    def losses(folder: Path) -> dict[int, float]:
+        return {line["step"]: line["value"] for line in metrics_of(folder) if line["name"] == "loss"}
+
+    assert set(losses(halved)) == {5}
+    # Other rows would have another loss: it moves by far more from step to step.
+    assert losses(halved)[5] == pytest.approx(losses(first)[5], abs=2e-3)
+
+
 def test_another_seed_ends_in_other_weights(finished, tiny_model, tmp_path):
     method, whole, _ = finished
     other = make_training_run(tmp_path / "other", method, tiny_model, seed=8)
@@ -175,6 +197,45 @@ def test_a_full_disk_leaves_the_last_checkpoint_good_and_says_so(tiny_model, tmp
     assert "The disk holding run is full" in explain(failure.value, folder)
     assert [f.name for f in checkpoints_of(folder)] == ["step-2"]
     assert open_run(folder, "dpo").latest_checkpoint()[0] == 2
+
+
+def test_weights_that_are_not_finite_are_never_an_output(tiny_model, tmp_path, monkeypatch):
+    from training.recipes import training_loop
+
+    real = training_loop.get_peft_model_state_dict
+
+    def poisoned(*args, **kwargs):
+        return {name: tensor * float("nan") for name, tensor in real(*args, **kwargs).items()}
+
+    train = training_loop.train
+
+    def train_and_break(*args):
+        metrics = train(*args)
+        monkeypatch.setattr(training_loop, "get_peft_model_state_dict", poisoned)
+        return metrics
+
+    monkeypatch.setattr(training_loop, "train", train_and_break)
+    folder = make_training_run(tmp_path / "run", "dpo", tiny_model, options={"steps": 2})
+    with pytest.raises(RecipeError, match="not finite, so it is not published"):
+        run_here(folder)
+    assert not (folder / "output").exists()
+
+
+def test_a_held_out_figure_that_is_not_finite_stops_the_run(tiny_model, tmp_path):
+    run = open_run(make_training_run(tmp_path / "run", "dpo", tiny_model), "dpo")
+    with pytest.raises(RecipeError, match=r"held_out/margin became nan at step 3.*learning_rate"):
+        evaluate_held_out(run, 3, 6, lambda: {"margin": float("nan")})
+
+
+def test_what_an_adapter_was_trained_to_read_is_written_beside_it(finished, tiny_model, tmp_path):
+    method, folder, _ = finished
+    facts = json.loads((folder / "output" / "recipe.json").read_text())
+    assert facts | fingerprints(tiny_model) == facts
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    (other / "chat_template.jinja").write_text("{{ messages[0]['content'] }}{{ eos_token }}")
+    child = make_training_run(tmp_path / "child", method, other, parent=str(folder / "output"))
+    with pytest.raises(RecipeError, match="trained with another chat template than the base other has"):
+        run_here(child)
 
 
 def test_a_policy_carries_on_from_its_parent_which_is_its_reference(finished, tiny_model, tmp_path):

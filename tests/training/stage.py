@@ -12,6 +12,7 @@ from annotation.services.judgments import submit_judgment
 from annotation.submissions import Submission
 from rankloop.accounts.models import User
 from tests.cast import Cast
+from tests.training.weights import LAYER, safetensors, write_adapter
 from training import store
 from training.models import Checkpoint, GenerationJob, TrainingRun, WorkStatus
 from training.recipes.options import METHODS
@@ -28,7 +29,7 @@ def base_folder(folder: Path, *, weights: bytes = b"weights", config: Any = None
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"} if config is None else config))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "model.safetensors").write_bytes(safetensors({f"{LAYER}.weight": (2, 2)}, weights))
     return folder
 
 
@@ -88,9 +89,7 @@ def train(round: Round, folder: Path) -> None:
     """Do a round's queued runs by hand; each adapter is a file."""
     for run in round.runs.filter(status=WorkStatus.QUEUED).order_by("created_at"):
         held = claim_work(TrainingRun, run.pk, worker="by hand")
-        output = folder / str(run.pk)
-        output.mkdir(parents=True)
-        (output / "adapter_model.safetensors").write_text(f"{run.step} of {run.round_id}")
+        output = write_adapter(folder / str(run.pk), f"{run.step} of {run.round_id}".encode())
         digest = store.publish(output)
         end_work(held, WorkStatus.SUCCEEDED, result={"ok": True})
         register_result(

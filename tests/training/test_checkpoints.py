@@ -1,5 +1,8 @@
 """Registering checkpoints and the contestants they become."""
 
+import os
+from pathlib import Path
+
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import ProtectedError
@@ -17,13 +20,20 @@ from training.services.checkpoints import (
 )
 
 
+def put(file: Path) -> None:
+    """A file of pickle's."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"\x80\x04N.")
+
+
 def register(cast, folder, name="other") -> Checkpoint:
     return register_base(project=cast.project, folder=folder, name=name)
 
 
 def test_a_base_is_published_and_registered_once(cast, base, tmp_path):
     assert base.kind == "base"
-    assert (store.fetch(base.digest) / "model.safetensors").read_bytes() == b"weights"
+    kept = (store.fetch(base.digest) / "model.safetensors").read_bytes()
+    assert kept == (tmp_path / "base" / "model.safetensors").read_bytes()
     assert register(cast, base_folder(tmp_path / "again"), name="tiny") == base
     assert Checkpoint.objects.count() == 1
 
@@ -42,10 +52,16 @@ def test_the_same_weights_may_have_two_names(cast, base, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
+        (lambda f: (f / "model.safetensors").unlink(), r"no \*.safetensors weights"),
         (
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
-            "pickled ones are never loaded",
+            "pickle files.*pytorch_model.bin",
         ),
+        (lambda f: put(f / "old" / "pytorch_model.PT"), "pickle files.*old/pytorch_model.PT"),
+        (lambda f: put(f / "modeling_own.py"), "code of its own: modeling_own.py"),
+        (lambda f: put(f / "model.safetensors"), "not whole safetensors"),
+        (lambda f: os.truncate(f / "model.safetensors", 100), "not whole safetensors"),
+        (lambda f: (f / "config.json").write_text('{"quantization_config": {"bits": 4}}'), "quantised"),
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
         (lambda f: (f / "config.json").unlink(), "has no config.json"),
         (lambda f: (f / "config.json").write_text("{"), "not JSON"),

@@ -73,6 +73,12 @@ def replace(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
+def swap(one: Path, other: Path) -> None:
+    first, second = one.read_bytes(), other.read_bytes()
+    replace(one, second)
+    replace(other, first)
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -80,6 +86,12 @@ def replace(file: Path, content: bytes) -> None:
         (lambda f: flip_a_bit(f / "deep" / "config.json"), "deep/config.json does not match"),
         (lambda f: replace(f / "adapter.safetensors", b"short"), "5 bytes instead of 5120"),
         (lambda f: (f / "deep" / "config.json").unlink(), "deep/config.json is missing"),
+        (
+            lambda f: swap(f / "adapter.safetensors", f / "deep" / "config.json"),
+            "adapter.safetensors has 12 bytes",
+        ),
+        (lambda f: (f / "deep" / "weights.bin").write_bytes(b""), "deep/weights.bin was added"),
+        (lambda f: (f / "link").symlink_to("/etc/passwd"), "link was added"),
         (lambda f: flip_a_bit(f / "manifest.json"), "manifest .* was changed"),
         (lambda f: replace(f / "manifest.json", b""), "manifest .* was changed"),
         (lambda f: (f / "manifest.json").unlink(), "never published whole"),
@@ -99,6 +111,26 @@ def test_writing_through_the_source_of_a_hard_link_is_seen_as_damage(folder):
         file.write(b"changed in place")
     with pytest.raises(DamagedArtifact, match="does not match"):
         store.fetch(digest)
+
+
+def test_two_files_of_equal_size_that_changed_places_are_refused(tmp_path):
+    made = tmp_path / "equal"
+    made.mkdir()
+    for name in ("one", "two"):
+        (made / name).write_text(f"this is {name}")
+    digest = store.publish(made)
+    folder = store.fetch(digest)
+    swap(folder / "one", folder / "two")
+    with pytest.raises(DamagedArtifact, match="one does not match its digest"):
+        store.fetch(digest)
+
+
+def test_a_file_behind_a_symbolic_link_is_kept_and_not_the_link(folder, tmp_path):
+    (tmp_path / "blob").write_text("far away")
+    (folder / "linked.json").symlink_to(tmp_path / "blob")
+    kept = store.fetch(store.publish(folder)) / "linked.json"
+    assert not kept.is_symlink()
+    assert kept.read_text() == "far away"
 
 
 def test_a_manifest_of_a_checkpoint_folder_is_not_taken_for_content(folder):
@@ -167,6 +199,19 @@ def test_a_store_behind_another_file_system_publishes_the_manifest_last(
     flip_a_bit(fetched / "adapter.safetensors")
     with pytest.raises(DamagedArtifact):
         store.fetch(digest)
+
+    shutil.rmtree(fetched)
+    get = type(memory).get
+
+    def killed_half_way(self, source, target, **_):
+        Path(target, "manifest.json").write_bytes(b"{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(memory), "get", killed_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        store.fetch(digest)
+    monkeypatch.setattr(type(memory), "get", get)
+    assert (store.fetch(digest) / "deep" / "config.json").read_text() == '{"rank": 16}'
     text = store.put_text("Green tea.")
     assert store.get_text(text) == "Green tea."
     memory.rm("/artifacts", recursive=True)

@@ -1,5 +1,6 @@
 """Running a recipe as a process group of its own, which dies with its supervisor and is read through files alone."""
 
+import errno
 import json
 import os
 import signal
@@ -12,8 +13,9 @@ import pytest
 
 from tests.environment import ROOT
 from tests.training.stub import is_alive, wait_until, write_stub
-from training import supervisor
-from training.supervisor import Recipe, carry_over, read_log
+from training import resources, supervisor
+from training.recipes.run_dir import write_manifest
+from training.supervisor import TAKEN_OVER, Recipe, carry_over, read_log
 
 
 @pytest.fixture
@@ -28,8 +30,10 @@ def run_dir(tmp_path) -> Path:
 def recipe(run_dir, tmp_path, monkeypatch):
     """Start a recipe that does the given code."""
     started: list[Recipe] = []
+    real = sys.executable
 
     def start(code: str) -> Recipe:
+        monkeypatch.setattr(sys, "executable", real)
         monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "python", code)))
         made = Recipe("dpo", run_dir)
         made.start()
@@ -203,18 +207,170 @@ def test_the_tail_of_a_huge_log_stays_small(run_dir):
     assert len(read_log(run_dir)) == 65_536
 
 
-def test_a_new_attempt_is_given_published_checkpoints_and_made_completions(tmp_path):
-    previous, attempt = tmp_path / "attempt-1", tmp_path / "attempt-2"
-    for step in (2, 4):
-        (previous / f"checkpoints/step-{step}").mkdir(parents=True)
-        (previous / f"checkpoints/step-{step}/state").write_text(str(step))
-    (previous / "checkpoints/step-2/manifest.json").write_text("{}")
-    (previous / "completions.jsonl").write_text("{}\n")
-    (previous / "result.json").write_text("{}")
-    (previous / "metrics.jsonl").write_text("{}\n")
-    attempt.mkdir()
-    carry_over(previous, attempt)
-    carry_over(previous, attempt)
-    copied = sorted(path.relative_to(attempt).as_posix() for path in attempt.rglob("*") if path.is_file())
-    assert copied == ["checkpoints/step-2/manifest.json", "checkpoints/step-2/state", "completions.jsonl"]
-    carry_over(tmp_path / "attempt-0", attempt)
+# --- what a new attempt is given ---
+
+
+def save(attempt: Path, step: int, text: str = "", **facts) -> Path:
+    """A checkpoint as a recipe publishes it."""
+    folder = attempt / "checkpoints" / f"step-{step}"
+    folder.mkdir(parents=True)
+    (folder / "state").write_text(text or f"after {step}")
+    (folder / "weights").write_text(f"weights after {step}")
+    write_manifest(folder, {"step": step, **facts})
+    return folder
+
+
+@pytest.fixture
+def attempts(tmp_path) -> list[Path]:
+    """Folders of three attempts; that of the third, which begins, is made."""
+    folders = [tmp_path / f"attempt-{number}" for number in (1, 2, 3)]
+    folders[2].mkdir()
+    return folders
+
+
+def files_in(attempt: Path) -> list[str]:
+    return sorted(path.relative_to(attempt).as_posix() for path in attempt.rglob("*") if path.is_file())
+
+
+def test_a_new_attempt_is_given_the_newest_checkpoint_and_made_completions(attempts):
+    first, second, third = attempts
+    save(first, 2)
+    save(second, 4)
+    save(second, 6)
+    (second / "completions.jsonl").write_text("{}\n")
+    (second / "result.json").write_text("{}")
+    (second / "metrics.jsonl").write_text("{}\n")
+    assert carry_over([second, first], third) == ["goes on from step 6 of attempt-2"]
+    assert files_in(third) == [
+        "checkpoints/step-6/manifest.json",
+        "checkpoints/step-6/state",
+        "checkpoints/step-6/weights",
+        "completions.jsonl",
+    ]
+    copy, source = (f / "step-6" / "state" for f in (third / "checkpoints", second / TAKEN_OVER))
+    assert not copy.samefile(source)  # a hard link would let a late write reach the new attempt
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda f: (f / "state").write_text("after 7"), "state has changed"),
+        (lambda f: os.truncate(f / "weights", 3), "weights has changed"),
+        (lambda f: (f / "weights").unlink(), "files missing or added: weights"),
+        (lambda f: (f / "more").write_text(""), "files missing or added: more"),
+        (lambda f: swap(f / "state", f / "weights"), "state has changed"),
+        (lambda f: (f / "manifest.json").unlink(), "never finished"),
+        (lambda f: swap(f / "manifest.json", f.parent / "step-4" / "manifest.json"), "of step 4, not 6"),
+    ],
+)
+def test_a_damaged_checkpoint_is_left_and_named_and_the_one_before_it_taken(attempts, harm, said):
+    first, _, third = attempts
+    save(first, 2)
+    save(first, 4)
+    harm(save(first, 6))
+    told = carry_over([first], third)
+    assert told[0].startswith("leaves step 6 of attempt-1: ")
+    assert said in told[0]
+    assert told[-1] == f"goes on from step {2 if 'step 4' in said else 4} of attempt-1"
+
+
+def swap(one: Path, other: Path) -> None:
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def test_a_copy_that_was_cut_short_is_not_taken_for_a_checkpoint(attempts, monkeypatch):
+    first, second, third = attempts
+    save(first, 6)
+    second.mkdir()
+
+    def killed_half_way(source, target, **_):
+        target.mkdir(parents=True)
+        for name in ("manifest.json", "state"):
+            (target / name).write_bytes((source / name).read_bytes())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(supervisor.shutil, "copytree", killed_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            carry_over([first], second)
+    assert not (second / "checkpoints").exists()
+    assert carry_over([second, first], third) == ["goes on from step 6 of attempt-1"]
+
+
+def test_a_disk_that_fills_up_while_copying_is_an_error_and_no_damage(attempts, monkeypatch):
+    first, _, third = attempts
+    save(first, 6)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor.shutil, "copytree", full)
+    with pytest.raises(OSError, match="No space left"):
+        carry_over([first], third)
+
+
+def test_what_an_old_attempt_writes_after_it_was_taken_over_is_never_read(attempts):
+    first, second, third = attempts
+    save(first, 2)
+    second.mkdir()
+    carry_over([first], second)
+    save(first, 4, "late")  # its recipe was still running
+    late = second.parent / "attempt-2" / "checkpoints" / "step-2" / "state"
+    assert carry_over([second, first], third) == ["goes on from step 2 of attempt-2"]
+    assert not late.exists()
+    save(second, 8, "late")
+    fourth = third.parent / "attempt-4"
+    fourth.mkdir()
+    assert carry_over([third, second, first], fourth) == ["goes on from step 2 of attempt-3"]
+
+
+def test_an_attempt_without_a_folder_has_none_to_write_to_later(attempts):
+    first, second, third = attempts
+    assert carry_over([second, first], third) == []
+    save(second, 4, "late")
+    fourth = third.parent / "attempt-4"
+    fourth.mkdir()
+    assert carry_over([third, second, first], fourth) == []
+
+
+# --- memory ---
+
+
+def test_what_is_left_of_its_group_ends_with_a_recipe(recipe, run_dir):
+    running = recipe(
+        """
+        child = subprocess.Popen([{python!r}, "-c", "import time; time.sleep(600)"])
+        write("child", str(child.pid))
+        """.replace("{python!r}", repr(sys.executable))
+    )
+    assert running.wait(30) == 0
+    wait_until(lambda: not is_alive(int((run_dir / "child").read_text())), "the end of its child")
+
+
+def test_only_a_recipe_that_we_did_not_kill_was_killed_for_memory(recipe, monkeypatch):
+    count = [0]
+    monkeypatch.setattr(supervisor.resources, "oom_kills", lambda: count[0])
+    died, ours, early = (recipe("time.sleep(600)") for _ in range(3))
+    os.kill(early._process.pid, signal.SIGKILL)
+    assert early.wait(30) == -signal.SIGKILL
+    assert not early.killed_for_memory  # the kernel has counted nothing
+    count[0] += 1
+    os.kill(died._process.pid, signal.SIGKILL)
+    assert died.wait(30) == -signal.SIGKILL
+    assert died.killed_for_memory
+    ours.kill()
+    assert not ours.killed_for_memory
+
+
+def test_the_kernels_counters_are_read_where_they_are(monkeypatch):
+    before = resources.oom_kills()
+    read = Path.read_text
+    extra = {
+        "/proc/vmstat": "nr_free_pages 5\noom_kill 2\n",
+        "/sys/fs/cgroup/memory.events": "oom 9\noom_kill 1\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: extra.get(str(self)) or read(self, *a, **k))
+    assert resources.oom_kills() >= 3
+    assert isinstance(before, int)

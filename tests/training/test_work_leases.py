@@ -1,9 +1,10 @@
 """Long work is a row held by a lease: one holder, and nothing written by an attempt that lost it."""
 
+import threading
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from annotation.models import Completion
@@ -11,6 +12,7 @@ from rankloop.accounts.models import User
 from tests.cast import Cast, add_prompts, assemble
 from tests.together import outcome_of, together
 from tests.training.stage import add_base, draft
+from tests.training.stub import wait_until
 from training import worker
 from training.models import GenerationJob, TrainingRun, WorkStatus
 from training.services.rounds import advance_round, launch_round
@@ -18,6 +20,7 @@ from training.services.work import (
     LeaseLost,
     claim_work,
     end_work,
+    give_back,
     idle_queue,
     lock_held,
     renew_work,
@@ -243,6 +246,78 @@ def test_the_oldest_waiting_row_is_rung_for_only_while_nothing_of_its_kind_runs(
     assert idle_queue(GenerationJob) is None
     end_work(held, WorkStatus.CANCELLED)
     assert idle_queue(GenerationJob) is None
+
+
+def test_the_higher_priority_is_claimed_first_then_the_older_and_a_draft_never(cast, base):
+    def add(name: str, priority: int, status: str = WorkStatus.QUEUED) -> TrainingRun:
+        return TrainingRun.objects.create(
+            project=cast.project, step=name, method="dpo", priority=priority, status=status
+        )
+
+    add("later", 0)
+    older, newer = add("urgent, older", 5), add("urgent, newer", 5)
+    unlaunched = add("not launched", 9, WorkStatus.DRAFT)
+    for expected in (older, newer):
+        assert idle_queue(TrainingRun) == expected
+        end_work(claim_work(TrainingRun, expected.pk, worker="w"), WorkStatus.SUCCEEDED)
+    assert idle_queue(TrainingRun).step == "later"
+    assert claim_work(TrainingRun, unlaunched.pk, worker="w") is None
+    assert return_lost(TrainingRun) == 0
+    requeue(unlaunched)
+    unlaunched.refresh_from_db()
+    assert (unlaunched.status, unlaunched.is_over) == (WorkStatus.DRAFT, False)
+    request_cancel(unlaunched)
+    unlaunched.refresh_from_db()
+    assert unlaunched.status == WorkStatus.CANCELLED
+
+
+def test_work_given_back_is_queued_unless_a_person_wants_it_cancelled(job):
+    held = claim(job)
+    give_back(held, error="again")
+    row = again(job)
+    assert (row.status, row.lease_until, row.ended_at, row.error) == (WorkStatus.QUEUED, None, None, "again")
+    with pytest.raises(LeaseLost):
+        give_back(held)
+    held = claim(job)
+    request_cancel(job)  # after the worker last looked
+    give_back(held)
+    assert again(job).status == WorkStatus.CANCELLED
+    assert again(job).ended_at is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_stopped_in_a_transaction_holds_up_no_other_and_is_undone(stored, tmp_path, settings):
+    cast = assemble()
+    stopped = queue_a_job(cast, add_base(cast, tmp_path / "base"))
+    other = TrainingRun.objects.create(project=cast.project, step="other", method="dpo")
+    held = claim(stopped)
+    claim_work(TrainingRun, other.pk, worker="w")
+    let_lease_run_out(stopped)
+    settings.WORK_LEASE_SECONDS = 0.5
+    locked, go_on = threading.Event(), threading.Event()
+
+    def stop_while_it_writes() -> None:
+        try:
+            with transaction.atomic():
+                lock_held(held)
+                end_work(held, WorkStatus.SUCCEEDED)
+                locked.set()
+                go_on.wait(30)
+        except DatabaseError:
+            pass  # the database has ended it
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=stop_while_it_writes)
+    thread.start()
+    try:
+        assert locked.wait(30)
+        assert return_lost(GenerationJob) == 0  # at once: it does not wait for the lock
+        wait_until(lambda: return_lost(GenerationJob) == 1, "the end of the idle transaction")
+    finally:
+        go_on.set()
+        thread.join()
+    assert again(stopped).status == WorkStatus.QUEUED
 
 
 def test_a_row_is_no_ones_work_when_it_does_not_exist(db):

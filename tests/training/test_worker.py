@@ -8,16 +8,19 @@ import threading
 from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from annotation.models import Completion
 from tests.cast import add_prompts, assemble
 from tests.training.stage import PLAN, add_base, draft, generate, rank
 from tests.training.stub import is_alive, wait_until, write_stub
-from training import store, tasks, worker
+from training import resources, store, tasks, worker
 from training.models import Checkpoint, GenerationJob, RunMetric, TrainingRun, WorkStatus
+from training.recipes.fingerprints import fingerprints
+from training.recipes.run_dir import write_manifest
 from training.services.rounds import advance_round, launch_round
-from training.services.work import claim_work, request_cancel
+from training.services.work import claim_work, request_cancel, return_lost
+from training.supervisor import read_log
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,8 +42,8 @@ TRAIN = """
 with (run_dir / "metrics.jsonl").open("a") as file:
     for step in (1, 2):
         file.write(json.dumps({"step": step, "name": "loss", "value": 1 / step, "at": 0}) + "\\n")
-(run_dir / "output").mkdir()
-write("output/adapter_model.safetensors", config["method"])
+from tests.training.weights import write_adapter
+write_adapter(run_dir / "output", config["method"].encode())
 result(ok=True, metrics={"accuracy": 0.75}, seconds={"loop": 1})
 """
 
@@ -113,7 +116,15 @@ def test_a_training_run_ends_with_its_metrics_and_one_checkpoint_and_again_does_
         "round-1-reward",
         {"accuracy": 0.75},
     )
-    assert (store.fetch(checkpoint.digest) / "adapter_model.safetensors").read_text() == "reward"
+    published = store.fetch(checkpoint.digest)
+    assert (published / "adapter_model.safetensors").read_bytes().endswith(b"rewa")
+    base = store.fetch(checkpoint.base.digest)
+    assert store.verify(published, checkpoint.digest)["about"] == {
+        "kind": "reward",
+        "base": checkpoint.base.digest,
+        "method": "reward",
+        **fingerprints(base),
+    }
     assert sorted(run.metrics.values_list("step", "name", "value")) == [(1, "loss", 1.0), (2, "loss", 0.5)]
     assert run.result["seconds"] == {"loop": 1}
 
@@ -176,8 +187,10 @@ def test_the_next_attempt_goes_on_from_what_the_last_one_published(run, recipe):
     recipe(
         """
         if not (run_dir / "checkpoints").exists():
+            from training.recipes.run_dir import write_manifest
             (run_dir / "checkpoints/step-3").mkdir(parents=True)
-            write("checkpoints/step-3/manifest.json", "{}")
+            write("checkpoints/step-3/state", "three")
+            write_manifest(run_dir / "checkpoints/step-3", {"step": 3})
             write("metrics.jsonl", json.dumps({"step": 1, "name": "loss", "value": 5.0, "at": 0}) + "\\n")
             sys.exit(1)
         """
@@ -185,9 +198,161 @@ def test_the_next_attempt_goes_on_from_what_the_last_one_published(run, recipe):
     )
     assert work(run).status == WorkStatus.QUEUED
     assert work(run).status == WorkStatus.SUCCEEDED, run.error
-    assert (folder_of(run, 2) / "checkpoints" / "step-3" / "manifest.json").is_file()
+    assert (folder_of(run, 2) / "checkpoints" / "step-3" / "state").read_text() == "three"
+    assert read_log(folder_of(run, 2)) == "worker: attempt 2 goes on from step 3 of attempt-1"
     told = RunMetric.objects.filter(run=run, step=1).values_list("attempt", "value")
     assert sorted(told) == [(1, 5.0), (2, 1.0)]
+
+
+def test_what_an_old_attempt_writes_after_it_was_taken_over_is_read_by_no_later_one(run, recipe):
+    late = folder_of(run, 1) / "checkpoints/step-9"
+    recipe(
+        """
+        if config["seed"] == 0:
+            sys.exit(1)
+        """
+        + TRAIN.replace("\n", "\n        ")
+    )
+    TrainingRun.objects.update(seed=0)
+    assert work(run).status == WorkStatus.QUEUED
+    assert work(run).status == WorkStatus.QUEUED
+    late.mkdir(parents=True)
+    (late / "state").write_text("late")
+    write_manifest(late, {"step": 9})
+    TrainingRun.objects.update(seed=1)
+    assert work(run).status == WorkStatus.SUCCEEDED, run.error
+    assert not list(folder_of(run, 3).glob("checkpoints/*"))
+
+
+OUT_OF_MEMORY = "result(ok=False, error='Out of memory.', kind='memory'); sys.exit(2)"
+
+
+def test_out_of_memory_is_tried_once_more_with_half_the_micro_batch_and_the_recipe_stays(run, recipe):
+    recipe(OUT_OF_MEMORY)
+    asked = {**run.recipe["options"], "batch_size": 24, "micro_batch_size": 12}
+    TrainingRun.objects.filter(pk=run.pk).update(attempt_limit=1, recipe=run.recipe | {"options": asked})
+    assert work(run).status == WorkStatus.QUEUED
+    assert (run.halvings, run.attempt_limit) == (1, 2)
+    assert "Memory ran out with 12 rows computed together. It is tried once more with 6" in run.error
+    assert "tried once more with 6" in read_log(folder_of(run, 1))
+    assert work(run).status == WorkStatus.FAILED
+    assert run.error.startswith("Out of memory. It was tried with 6 rows computed together.")
+    sizes = [
+        json.loads((folder_of(run, attempt) / "config.json").read_text())["options"]["micro_batch_size"]
+        for attempt in (1, 2)
+    ]
+    assert sizes == [12, 6]
+    assert run.recipe["options"] == asked
+    assert not Checkpoint.objects.filter(run=run).exists()
+
+
+def test_the_second_try_after_out_of_memory_may_succeed(run, recipe):
+    recipe(
+        "if config['options']['micro_batch_size'] == 12:\n"
+        + f"    {OUT_OF_MEMORY}\n".replace("; ", "\n    ")
+        + TRAIN
+    )
+    assert [work(run).status for _ in range(2)] == [WorkStatus.QUEUED, WorkStatus.SUCCEEDED]
+    assert (run.halvings, run.error) == (1, "")
+
+
+def test_a_micro_batch_of_one_cannot_be_halved(run, recipe):
+    recipe(OUT_OF_MEMORY)
+    options = {**run.recipe["options"], "micro_batch_size": 1}
+    TrainingRun.objects.filter(pk=run.pk).update(recipe=run.recipe | {"options": options})
+    assert (work(run).status, run.halvings) == (WorkStatus.FAILED, 0)
+
+
+def test_a_recipe_that_the_kernel_ended_for_want_of_memory_is_told_from_one_that_was_killed(
+    run, recipe, monkeypatch
+):
+    recipe("os.kill(os.getpid(), signal.SIGKILL)")
+    counted = iter([3, 4, 4, 4])
+    monkeypatch.setattr(resources, "oom_kills", lambda: next(counted))
+    assert (work(run).status, run.halvings) == (WorkStatus.QUEUED, 1)
+    assert "Memory ran out" in run.error
+    assert (work(run).status, run.halvings) == (WorkStatus.QUEUED, 1)
+    assert "was killed by signal 9" in run.error
+
+
+def test_without_room_on_the_disk_nothing_is_started_and_the_remedy_is_told(run, recipe, settings):
+    recipe("write('started', '')")
+    settings.DISK_RESERVE = 10**18
+    assert (work(run).status, run.attempt) == (WorkStatus.FAILED, 1)
+    assert "Free some space, then retry" in run.error
+    assert not (folder_of(run) / "started").exists()
+
+
+def test_a_disk_that_runs_short_makes_a_run_save_and_stop(working, settings):
+    settings.DISK_RESERVE = 10**18
+    wait_for_the_worker(working)
+    working.refresh_from_db()
+    assert working.status == WorkStatus.FAILED
+    assert "nearly full" in working.error
+    assert json.loads((folder_of(working) / "result.json").read_text())["kind"] == "interrupted"
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_an_error_of_our_own_is_tried_again_as_long_as_there_are_attempts(run, recipe, monkeypatch, attempts):
+    recipe(TRAIN)
+    TrainingRun.objects.update(attempt_limit=attempts)
+
+    def broken(*_, **__):
+        raise ConnectionError("the store does not answer")
+
+    monkeypatch.setattr(store, "publish", broken)
+    expected = WorkStatus.FAILED if attempts == 1 else WorkStatus.QUEUED
+    assert (work(run).status, run.error) == (expected, "ConnectionError: the store does not answer")
+
+
+def test_what_cannot_be_written_because_the_database_is_away_is_written_later(run, recipe, monkeypatch):
+    recipe(TRAIN)
+    lock, asked = worker.lock_held, []
+
+    def away_at_first(held):
+        asked.append(held)
+        if len(asked) < 3:
+            raise OperationalError("the connection is lost")
+        lock(held)
+
+    monkeypatch.setattr(worker, "lock_held", away_at_first)
+    assert work(run).status == WorkStatus.SUCCEEDED, run.error
+    assert run.metrics.count() == 2
+    assert run.attempt == 1
+
+
+def test_a_run_whose_end_could_not_be_written_is_done_again_by_the_next_worker(
+    run, recipe, monkeypatch, settings
+):
+    recipe(TRAIN)
+    settings.WORK_LEASE_SECONDS = 0.3
+
+    def away(**_):
+        raise OperationalError("the connection is lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(worker, "register_result", away)
+        assert work(run).status == WorkStatus.RUNNING
+    wait_until(lambda: return_lost(TrainingRun) == 1, "the sweep")
+    assert work(run).status == WorkStatus.SUCCEEDED, run.error
+    assert Checkpoint.objects.filter(run=run).count() == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("write_adapter(run_dir / 'output', auto_mapping={'base_model_class': 'x'})", "auto_mapping"),
+        ("write('output/optimizer.pt', '')", "pickle files"),
+        ("write('output/adapter_model.safetensors', '')", "not whole safetensors"),
+    ],
+)
+def test_an_output_that_is_not_to_be_trusted_is_never_published(run, recipe, stored, spoil, said):
+    recipe(TRAIN.replace("result(", f"{spoil}\nresult("))
+    before = sorted(stored.rglob("*"))
+    assert work(run).status == WorkStatus.FAILED
+    assert said in run.error
+    assert sorted(stored.rglob("*")) == before
+    assert not Checkpoint.objects.filter(run=run).exists()
 
 
 def test_a_damaged_base_is_never_trained_on(run, recipe, tmp_path):

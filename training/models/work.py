@@ -32,6 +32,8 @@ def default_attempt_limit() -> int:
 class Work(models.Model):
     """What a generation job and a training run have in common: being claimed, leased, retried and ended."""
 
+    claimed_in_order_of: tuple[str, ...] = ("created_at",)
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     status = models.CharField(max_length=10, choices=WorkStatus, default=WorkStatus.QUEUED)
     attempt = models.PositiveIntegerField(default=0)
@@ -81,6 +83,8 @@ class GenerationJob(Work):
 
 class TrainingRun(Work):
     """One training of one method, from frozen inputs to at most one checkpoint."""
+
+    claimed_in_order_of = ("-priority", "created_at")
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="runs")
     round = models.ForeignKey(Round, null=True, on_delete=models.PROTECT, related_name="runs")

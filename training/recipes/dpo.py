@@ -51,7 +51,7 @@ def main(run: RunDir) -> dict[str, Any]:
     if parent is None:
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
     else:
-        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM)
+        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
         model = PeftModel.from_pretrained(model, parent, is_trainable=True)
 
     trainer = DPOTrainer(

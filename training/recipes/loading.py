@@ -1,6 +1,5 @@
 """Open models, tokenizers and adapters from local folders: safetensors only, no pickle, no code out of a folder."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from training.recipes import model_folders
 from training.recipes.run_dir import RecipeError
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.pickle")
 FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 # Tried in this order when a model has no pad token of its own, or one that equals its end-of-sequence token.
 PAD_CANDIDATES = ("<|endoftext|>", "<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>")
@@ -59,24 +58,8 @@ def check_folder(folder: Path, config_name: str) -> dict[str, Any]:
     """The parsed `config_name` of a model or adapter folder. Raises RecipeError when the folder is not to be
     trusted.
     """
-    if not (folder / config_name).is_file():
-        raise RecipeError(
-            f"{folder} is no model folder: it has no {config_name}. Give a folder saved as safetensors."
-        )
-    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
-    if pickles:
-        raise RecipeError(
-            f"{folder} holds pickle files ({', '.join(pickles)}), which can run code when read. "
-            "Save the model as safetensors and delete them."
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise RecipeError(f"{folder} holds no *.safetensors weights. Save the model with save_pretrained().")
-    for name in {config_name, "tokenizer_config.json"}:
-        if (folder / name).is_file() and "auto_map" in _read(folder / name):
-            raise RecipeError(
-                f"{folder}/{name} asks for code of its own (auto_map). Use a model without remote code."
-            )
-    return _read(folder / config_name)
+    check = model_folders.check_model if config_name == "config.json" else model_folders.check_adapter
+    return check(folder)
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
@@ -167,13 +150,17 @@ def lora_config(rank: int, alpha: int, task: TaskType) -> LoraConfig:
     )
 
 
-def check_adapter(adapter: Path, task: TaskType) -> PeftConfig:
-    """The configuration of a LoRA adapter meant for `task`, or RecipeError."""
-    config = check_folder(adapter, "adapter_config.json")
+def check_adapter(adapter: Path, task: TaskType, base: Path | None = None) -> PeftConfig:
+    """The configuration of a LoRA adapter meant for `task`, or RecipeError. With `base`, it must fit its layers."""
     kind = {"CAUSAL_LM": "a policy", "SEQ_CLS": "a reward model"}
-    if config.get("peft_type") != "LORA" or config.get("task_type") != task.value:
-        found = f"{config.get('peft_type')} adapter of {kind.get(config.get('task_type'), config.get('task_type'))}"
+    config = model_folders.check_adapter(adapter, base)
+    if config.get("task_type") != task.value:
+        found = (
+            f"{config['peft_type']} adapter of {kind.get(config.get('task_type'), config.get('task_type'))}"
+        )
         raise RecipeError(f"{adapter} is a {found}; {kind[task.value]}'s LoRA adapter is needed here.")
+    if base is not None:
+        model_folders.refuse_disagreement(base, {kind[task.value].partition(" ")[2]: adapter})
     return PeftConfig.from_pretrained(adapter)
 
 
@@ -187,10 +174,3 @@ def _agree_on_tokens(
             "they do not belong together. Save both into one folder again."
         )
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecipeError(f"{path} is not JSON ({error}). Save the model again.") from None

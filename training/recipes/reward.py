@@ -57,7 +57,7 @@ def main(run: RunDir) -> dict[str, Any]:
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.SEQ_CLS)
         model = get_peft_model(model, lora)
     else:
-        loading.check_adapter(Path(parent), TaskType.SEQ_CLS)
+        loading.check_adapter(Path(parent), TaskType.SEQ_CLS, base)
         model = PeftModel.from_pretrained(model, parent, is_trainable=True)
     share_equal_rows(model.get_base_model())
 

@@ -9,7 +9,8 @@
     completions.jsonl           out  one completion per line (sampling only), flushed after each batch
     result.json                 out  written last: ok, metrics, seconds, versions; or ok false, error, kind
 
-Exit codes: 0 done, 2 a mistake the researcher can mend (RecipeError), 143 interrupted by SIGTERM after saving
+Kinds of failure: recipe (whoever launched it can mend it), memory (it ran out), interrupted, bug. Exit codes: 0
+done, 2 a mistake the researcher can mend (RecipeError) or no memory left, 143 interrupted by SIGTERM after saving
 a checkpoint, anything else is a bug of ours. With RANKLOOP_LIFELINE_FD set, the process ends at once when the
 other end of that pipe closes, so that no recipe outlives its supervisor. Before the imports are done SIGTERM
 just ends it.
@@ -39,6 +40,8 @@ MANIFEST = "manifest.json"
 LIFELINE = "RANKLOOP_LIFELINE_FD"
 UNFINISHED = "unfinished"  # folder of a run for what is being written; nothing in it is ever read
 KEPT_CHECKPOINTS = 2  # the newest may be torn by a power cut, so the one before it stays
+# As torch says it on a CPU, as CUDA does, and as its matrix library does.
+OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 
 
@@ -86,7 +89,7 @@ class RunDir:
             (int(f.name[5:]), f) for f in self.path.glob("checkpoints/step-*") if f.name[5:].isdecimal()
         ]
         for step, folder in sorted(folders, reverse=True):
-            damage = find_damage(folder)
+            damage = find_damage(folder, step=step)
             if damage is None:
                 return step, folder
             print(f"ignoring {folder.name}: {damage}", file=sys.stderr)
@@ -186,14 +189,21 @@ def write_manifest(folder: Path, facts: dict[str, Any] | None = None) -> None:
     )
 
 
-def find_damage(folder: Path) -> str | None:
-    """What is wrong with a folder that should have a manifest, or None when every file is as it was written."""
+def find_damage(folder: Path, **facts: Any) -> str | None:
+    """What is wrong with a folder that should have a manifest, or None when every file is as it was written.
+
+    `facts` are what the manifest must say besides: another checkpoint under this one's name is damage too.
+    """
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        listed = dict(manifest["files"])
     except FileNotFoundError:
         return "it has no manifest, so it was never finished"
     except (ValueError, KeyError, TypeError):
         return "its manifest is torn"
+    for name, value in facts.items():
+        if manifest.get(name) != value:
+            return f"its manifest is of {name} {manifest.get(name)}, not {value}"
     present = _files(folder)
     if sorted(listed) != present:
         return f"files missing or added: {', '.join(sorted(set(listed) ^ set(present)))}"
@@ -252,7 +262,8 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
         if mendable is None:
             traceback.print_exc()
         result = {"ok": False, "error": mendable or f"{type(error).__name__}: {error}"}
-        result["kind"], code = ("recipe", 2) if mendable else ("bug", 1)
+        kind = "memory" if is_out_of_memory(error) else "recipe"
+        result["kind"], code = (kind, 2) if mendable else ("bug", 1)
     result["seconds"] = clock.read()
     result["cpu_seconds_loop"] = round(clock.cpu_seconds["loop"], 3)
     result["peak_memory_mb"] = (
@@ -280,18 +291,35 @@ def explain(error: BaseException, path: Path) -> str | None:
             f"The disk holding {path.name} is full. Free some space and resume: "
             "the last finished checkpoint is intact."
         )
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return "Out of memory. Lower micro_batch_size (for sampling: batch_size) or max_length, and resume."
     return None
 
 
-def is_disk_full(error: BaseException, path: Path) -> bool:
-    """Whether `error`, or what caused it, is a full disk. torch and safetensors report it in errors of their own."""
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, and so on: libraries wrap what the system said in errors of their own."""
     cause: BaseException | None = error
     while cause is not None:
-        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(cause):
-            return True
-        if "PytorchStreamWriter" in str(cause) and shutil.disk_usage(path).free < 2**20:
-            return True
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, is a lack of memory: of Python, of torch on a CPU, or of a GPU."""
+    return any(
+        isinstance(cause, MemoryError)
+        or type(cause).__name__ == "OutOfMemoryError"
+        or getattr(cause, "errno", None) == errno.ENOMEM
+        or any(words in str(cause) for words in OUT_OF_MEMORY)
+        for cause in causes_of(error)
+    )
+
+
+def is_disk_full(error: BaseException, path: Path) -> bool:
+    """Whether `error`, or what caused it, is a full disk. torch and safetensors report it in errors of their own."""
+    return any(
+        getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or "No space left" in str(cause)
+        or ("PytorchStreamWriter" in str(cause) and shutil.disk_usage(path).free < 2**20)
+        for cause in causes_of(error)
+    )

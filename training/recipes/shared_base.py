@@ -91,7 +91,7 @@ class SharedBase:
             lora = lora_config(rank, alpha, TaskType.CAUSAL_LM)
             self.model = get_peft_model(bare, lora, adapter_name=POLICY)
         else:
-            check_adapter(parent, TaskType.CAUSAL_LM)
+            check_adapter(parent, TaskType.CAUSAL_LM, base)
             self.model = PeftModel.from_pretrained(bare, parent, adapter_name=POLICY, is_trainable=True)
             self.model.load_adapter(parent, adapter_name=REFERENCE, is_trainable=False)
         self.has_parent = parent is not None
@@ -110,7 +110,7 @@ class SharedBase:
 
     def add_reward(self, base: Path, adapter: Path) -> None:
         """The adapter and head of a reward model trained on the same base. Raises RecipeError when it is another."""
-        config = check_adapter(adapter, TaskType.SEQ_CLS)
+        config = check_adapter(adapter, TaskType.SEQ_CLS, base)
         weights = load_file(adapter / "adapter_model.safetensors")
         if HEAD not in weights:
             raise RecipeError(f"{adapter} has no score head ({HEAD}). Train the reward model again.")

@@ -17,6 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from training.recipes.fingerprints import fingerprints
 from training.recipes.loading import compute_dtype, has_gpu
 from training.recipes.options import TrainingOptions
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
@@ -123,6 +124,12 @@ def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) ->
     with run.clock.phase("evaluating"):
         found = evaluate()
     numbers = {f"held_out/{name}": value for name, value in found.items() if isinstance(value, int | float)}
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise RecipeError(
+                f"{name} became {value} at step {step}. Launch the run again with a lower learning_rate, "
+                "or look for broken texts in the held-out data."
+            )
     if "interval" in found:
         numbers["held_out/accuracy_low"], numbers["held_out/accuracy_high"] = found["interval"]
     run.log_metrics(step, numbers)
@@ -154,6 +161,10 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(RunCallback(run, options, evaluate))
     time_saving(trainer, run)
+    # The trainer keeps optimizer.pt, scheduler.pt and rng_state.pth, which are pickles. They are our own: written by
+    # this run, checked against the manifest just before they are read, and read by transformers with weights_only; what
+    # it writes as training_args.bin is never read. They never leave RUN_DIR: an output has none, and no upload with one
+    # is taken in.
     checkpoint = run.latest_checkpoint()
     if checkpoint is not None:
         print(f"resuming from step {checkpoint[0]}", flush=True)
@@ -186,7 +197,9 @@ def adapter_digest(model: PeftModel) -> str:
 
 
 def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
-    """Write output/: adapter_model.safetensors, adapter_config.json and recipe.json with `facts`. Appears at once.
+    """Write output/: adapter_model.safetensors, adapter_config.json and recipe.json. Appears at once.
+
+    recipe.json holds `facts` and the digests of tokenizer and chat template.
 
     Nothing in it depends on the machine: paths are scrubbed and sets are sorted, so that a reproduced run
     gives files of equal digest.
@@ -200,9 +213,15 @@ def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
             name: tensor.contiguous().cpu()
             for name, tensor in get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()
         }
+        broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+        if broken:
+            raise RecipeError(
+                f"{len(broken)} weights of the adapter are not finite, so it is not published; one is {broken[0]}. "
+                "Launch the run again with a lower learning_rate."
+            )
         save_file(weights, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
         write_json(unfinished / "adapter_config.json", portable_config(model))
-        write_json(unfinished / "recipe.json", facts)
+        write_json(unfinished / "recipe.json", {**facts, **fingerprints(Path(run.config["base"]))})
         os.rename(unfinished, output)
         unfinished.parent.rmdir()
     return output

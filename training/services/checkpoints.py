@@ -1,6 +1,5 @@
 """Registering checkpoints, and the contestants they become."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from rankloop.audit.services import record
 from rankloop.errors import Refused
 from training import store
 from training.models import Checkpoint, CheckpointContestant, TrainingRun
+from training.recipes.model_folders import check_adapter, check_model
+from training.recipes.run_dir import RecipeError
 
 # What a contestant samples with unless it is asked otherwise: the policy's own distribution.
 DEFAULT_DECODING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 256}
@@ -23,21 +24,20 @@ def check_model_folder(folder: Path) -> None:
     """Raise Refused unless the folder holds a model that can be loaded without running any of its code."""
     if not folder.is_dir():
         raise Refused(f"{folder} is not a folder. Name the folder that holds config.json and the weights.")
-    names = {path.name for path in folder.iterdir()}
-    for needed in ("config.json", "tokenizer.json"):
-        if needed not in names:
-            raise Refused(f"{folder} has no {needed}. Save the model with save_pretrained() first.")
-    if not any(name.endswith(".safetensors") for name in names):
-        raise Refused(
-            f"{folder} has no safetensors weights, and pickled ones are never loaded. "
-            "Save it again with save_pretrained(safe_serialization=True)."
-        )
+    if not (folder / "tokenizer.json").is_file():
+        raise Refused(f"{folder} has no tokenizer.json. Save the model with save_pretrained() first.")
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except ValueError as error:
-        raise Refused(f"{folder}/config.json is not JSON: {error}") from None
-    if "auto_map" in config:
-        raise Refused(f"{folder}/config.json asks for code of its own (auto_map), which is never run.")
+        check_model(folder)
+    except RecipeError as error:
+        raise Refused(str(error)) from None
+
+
+def check_trained(folder: Path, *, base: Path) -> None:
+    """Raise Refused unless the folder holds what a run on this base publishes: an adapter that fits it."""
+    try:
+        check_adapter(folder, base)
+    except RecipeError as error:
+        raise Refused(str(error)) from None
 
 
 def register_base(*, project: Project, folder: Path, name: str) -> Checkpoint:

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db.models import F, Model
+from django.db import connection, transaction
+from django.db.models import Case, F, Model, Value, When
 from django.utils import timezone
 
 from training.models import WorkStatus
@@ -48,7 +49,16 @@ def write_held(work: Work, **values: Any) -> None:
 
 
 def lock_held(work: Work) -> None:
-    """Lock the row until the transaction ends, so that what is written in it is this attempt's. Raises LeaseLost."""
+    """Lock the row until the transaction ends, so that what is written in it is this attempt's. Raises LeaseLost.
+
+    A worker that is stopped in the midst of the transaction would keep the row from everybody: after the time of a
+    lease the database ends such a transaction, and nothing of it was written.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+            [str(int(settings.WORK_LEASE_SECONDS * 1000))],
+        )
     held = type(work).objects.filter(pk=work.pk, attempt=work.attempt, status__in=HELD)
     if held.select_for_update().first() is None:
         raise LeaseLost(f"attempt {work.attempt} of {work} is over")
@@ -65,14 +75,33 @@ def end_work(work: Work, status: str, **values: Any) -> None:
     write_held(work, status=status, lease_until=None, ended_at=timezone.now(), **values)
 
 
+def give_back(work: Work, **values: Any) -> None:
+    """Queue what this worker holds for another attempt; what a person has asked to cancel is cancelled instead.
+
+    Raises LeaseLost.
+    """
+    cancelled = When(status=WorkStatus.CANCELLING, then=Value(WorkStatus.CANCELLED))
+    write_held(
+        work,
+        status=Case(cancelled, default=Value(WorkStatus.QUEUED)),
+        ended_at=Case(When(status=WorkStatus.CANCELLING, then=timezone.now()), default=None),
+        lease_until=None,
+        **values,
+    )
+
+
 def request_cancel(work: Work) -> None:
-    """Cancel queued work at once; ask the worker of running work to save and stop. Over is over: then nothing."""
-    rows = type(work).objects.filter(pk=work.pk)
-    if (
-        rows.filter(status=WorkStatus.QUEUED).update(status=WorkStatus.CANCELLED, ended_at=timezone.now())
-        == 0
-    ):
-        rows.filter(status=WorkStatus.RUNNING).update(status=WorkStatus.CANCELLING)
+    """Cancel what waits at once; ask the worker of running work to save and stop. Over is over: then nothing.
+
+    One statement, so that work which is claimed or given back meanwhile is cancelled all the same.
+    """
+    waiting = [WorkStatus.DRAFT, WorkStatus.QUEUED]
+    type(work).objects.filter(pk=work.pk, status__in=[*waiting, WorkStatus.RUNNING]).update(
+        status=Case(
+            When(status__in=waiting, then=Value(WorkStatus.CANCELLED)), default=Value(WorkStatus.CANCELLING)
+        ),
+        ended_at=Case(When(status__in=waiting, then=timezone.now()), default=F("ended_at")),
+    )
 
 
 def requeue(work: Work) -> None:
@@ -88,10 +117,15 @@ def requeue(work: Work) -> None:
     )
 
 
+@transaction.atomic
 def return_lost(kind: type[Model]) -> int:
-    """Queue what dead workers held; what has used up its attempts fails and says so. Returns how many were lost."""
-    lost = kind.objects.filter(lease_until__lt=timezone.now())
+    """Queue what dead workers held; what has used up its attempts fails and says so. Returns how many were lost.
+
+    A row that somebody is writing to is left for the next sweep: a worker stopped in a transaction holds up no other.
+    """
     now = timezone.now()
+    expired = kind.objects.select_for_update(skip_locked=True).filter(lease_until__lt=now, status__in=HELD)
+    lost = kind.objects.filter(pk__in=list(expired.values_list("pk", flat=True)))
     spent = lost.filter(status=WorkStatus.RUNNING, attempt__gte=F("attempt_limit")).update(
         status=WorkStatus.FAILED,
         lease_until=None,
@@ -106,7 +140,10 @@ def return_lost(kind: type[Model]) -> int:
 
 
 def idle_queue(kind: type[W]) -> W | None:
-    """The oldest queued row, when nothing of its kind runs: a doorbell may have been lost and is rung again."""
+    """The row to claim next, when nothing of its kind runs: a doorbell may have been lost and is rung again.
+
+    The higher priority first, then the older one. Drafts wait for no worker.
+    """
     if kind.objects.filter(status__in=HELD).exists():
         return None
-    return kind.objects.filter(status=WorkStatus.QUEUED).order_by("created_at").first()
+    return kind.objects.filter(status=WorkStatus.QUEUED).order_by(*kind.claimed_in_order_of).first()
