@@ -2,14 +2,14 @@
 
     python -m tests.benchmarks.bench_memory [--quick] [--json FILE] [--methods dpo,reward,ppo]
 
-Random weights in the shape of a Llama of 14, 62 and 135 million parameters, with the byte tokenizer of recipes/tiny.py.
-Estimate: the peak in the findings of recipes/preview.py. Measured: the peak resident memory of the recipe's own process
-after a few steps (`peak_memory_mb` in its result.json). The aim is within a quarter, each. `--quick` leaves out the largest.
+Random weights in the shape of a Llama of 14, 62 and 135 million parameters, with the byte tokenizer of
+recipes/tiny.py. Estimate: the peak in the findings of recipes/preview.py. Measured: the peak resident memory of the
+recipe's own process after a few steps (`peak_memory_mb` in its result.json). The aim is within a quarter, each.
+`--quick` leaves out the largest.
 """
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -20,28 +20,44 @@ from typing import Any
 from tests.recipes.runs import ROOT, WORDS, write_pairs
 
 WITHIN = 0.25
+# width, inner width, layers, heads, key heads, vocabulary
 SHAPES = {
-    "14M": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 32_000},
-    "62M": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 12, "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 49_152},
-    "135M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152},
-}  # fmt: skip
+    "14M": (256, 688, 8, 4, 4, 32_000),
+    "62M": (512, 1408, 12, 8, 4, 49_152),
+    "135M": (576, 1536, 30, 9, 3, 49_152),
+}
 METHODS = ("dpo", "reward", "ppo")
 OPTIONS = {"steps": 2, "save_steps": 2, "warmup_steps": 0, "max_length": 512}
 # (words of a prompt, words of the longest completion): short rows keep attention tables, long ones do not.
 LENGTHS = {"short": (8, 12), "long": (24, 36)}
 MAKE = """
-import sys, json, torch
+import json, sys
+from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM
 from training.recipes.tiny import make_tiny_model
-folder, shape = sys.argv[1], json.loads(sys.argv[2])
-make_tiny_model(__import__("pathlib").Path(folder))
+folder, shape = Path(sys.argv[1]), json.loads(sys.argv[2])
+make_tiny_model(folder)
 ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-LlamaForCausalLM(LlamaConfig(**shape, **ids, max_position_embeddings=1024, tie_word_embeddings=True)).save_pretrained(folder)
+config = LlamaConfig(**shape, **ids, max_position_embeddings=1024, tie_word_embeddings=True)
+LlamaForCausalLM(config).save_pretrained(folder)
 """
 
 
-def make_model(folder: Path, shape: dict[str, int]) -> Path:
-    subprocess.run([sys.executable, "-c", MAKE, str(folder), json.dumps(shape)], check=True, cwd=ROOT)
+def make_model(folder: Path, shape: tuple[int, ...]) -> Path:
+    names = (
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+    )
+    named = dict(zip((*names, "vocab_size"), shape, strict=True))
+    subprocess.run(
+        [sys.executable, "-c", MAKE, str(folder), json.dumps(named)],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+    )
     return folder
 
 
@@ -65,7 +81,7 @@ def make_run(folder: Path, method: str, model: Path, *, lengths: tuple[int, int]
             ]
         write_pairs(folder / f"{split}.jsonl", lines)
     chosen = {**OPTIONS, **({"reward": "length"} if method in ("ppo", "rloo", "grpo") else {}), **options}
-    config = {"method": method, "base": str(model), "seed": 1, "threads": os.cpu_count(), "options": chosen}
+    config = {"method": method, "base": str(model), "seed": 1, "threads": 1, "options": chosen}
     config["data"] = {"train": "train.jsonl", "held_out": "held_out.jsonl"}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -73,7 +89,10 @@ def make_run(folder: Path, method: str, model: Path, *, lengths: tuple[int, int]
 
 def result_of(folder: Path, recipe: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", f"training.recipes.{recipe}", str(folder)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", f"training.recipes.{recipe}", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     result = json.loads((folder / "result.json").read_text())
     if not result["ok"]:
@@ -113,7 +132,11 @@ def main() -> None:
                 for name, lengths in list(LENGTHS.items())[: 1 if asked.quick else None]:
                     folder = make_run(Path(home) / f"{size}-{method}-{name}", method, model, lengths=lengths)
                     one = found[f"{size} {method} {name}"] = compare(folder, method)
-                    print(f"{size:>5} {method:<7} {name:<6} estimate {one['estimate']:>6} MB  measured {one['measured']:>6} MB  ratio {one['ratio']:.2f}  {one['parts']}  s {one['seconds']}", flush=True)  # fmt: skip
+                    print(
+                        f"{size:>5} {method:<7} {name:<6} estimate {one['estimate']:>6} MB  "
+                        f"measured {one['measured']:>6} MB  ratio {one['ratio']:.2f}  {one['parts']}",
+                        flush=True,
+                    )
     worst = max(abs(one["ratio"] - 1) for one in found.values())
     print(f"worst: {worst:.0%} off; wanted: within {WITHIN:.0%}")
     if asked.json:

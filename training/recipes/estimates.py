@@ -1,9 +1,9 @@
 """What a run will take: memory, disk and time, from the model's shape, the options and the lengths of the data.
 
-Pure arithmetic, no torch. The structure is from first principles: each part is what PyTorch keeps for the backward pass,
-counted from the layers of a Llama. Three constants are measured (`tests/benchmarks/bench_memory.py` prints estimate beside
-measurement): what a process takes before it has loaded anything, the slack of the allocator, and the speed of a core.
-deploy/memory.md goes through the sums for models of 1 to 8 billion parameters.
+Pure arithmetic, no torch. The structure is from first principles: each part is what PyTorch keeps for the backward
+pass, counted from the layers of a Llama. Three constants are measured (`tests/benchmarks/bench_memory.py` prints
+estimate beside measurement): what a process takes before it has loaded anything, the slack of the allocator, and the
+speed of a core. deploy/memory.md goes through the sums for models of 1 to 8 billion parameters.
 """
 
 import json
@@ -26,7 +26,18 @@ FLOPS = {"cpu": 35e9, "cuda": 80e12}  # of one core; of one card that computes i
 START_SECONDS = 15.0
 EVALUATED_TOGETHER = 16  # held-out rows, as recipes/dpo.py has it
 _ADAM = 16  # bytes for each trained number: itself, its gradient and two moments, in float32
-_DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1}
+_DTYPE_BYTES = {
+    "F64": 8,
+    "I64": 8,
+    "F32": 4,
+    "I32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I8": 1,
+    "U8": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,8 @@ class Shape:
 class Load:
     """What is computed together, in tokens with padding, and what a step computes in all.
 
-    `together` and `completions_together` are those of the largest part of a step; `row` the longest row in it, `held_out`
-    the largest group of held-out rows with its completion tokens; `step` the mean tokens of a step.
+    `together` and `completions_together` are those of the largest part of a step; `row` the longest row in it,
+    `held_out` the largest group of held-out rows with its completion tokens; `step` the mean tokens of a step.
     """
 
     together: int
@@ -141,7 +152,10 @@ def estimate_memory(
     adapter = shape.adapter_parameters(options["lora_rank"])
     samples = METHODS[method].samples
     trained = 2 * adapter if method == "ppo" else adapter  # PPO's value model is an adapter of its own
-    frozen = adapter * ((1 if has_parent and method != "reward" else 0) + (1 if options.get("reward") == "reward_model" else 0))
+    frozen = adapter * (
+        (1 if has_parent and method != "reward" else 0)
+        + (1 if options.get("reward") == "reward_model" else 0)
+    )
     parts = {
         "runtime": RUNTIME_BYTES[machine.kind],
         "weights": weights,
@@ -202,25 +216,47 @@ def estimate_disk(method: str, options: Mapping[str, Any], shape: Shape) -> dict
 
 
 def estimate_seconds(
-    method: str, options: Mapping[str, Any], shape: Shape, load: Load, machine: Machine, measured: Mapping[str, Any] | None
+    method: str,
+    options: Mapping[str, Any],
+    shape: Shape,
+    load: Load,
+    machine: Machine,
+    measured: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """`seconds` in all, and `by`: the run whose speed they are from, None for the rule of thumb.
 
-    `measured` is {"by", "seconds_per_row", "tokens_per_row"} of an earlier run of the same base and method; the latter is
-    None where it is not known. The rule: a frozen base costs 2 operations a parameter and token forwards and as many
-    backwards; the reference another 2; an evaluation goes forwards; sampling goes forwards once for each token.
+    `measured` is {"by", "seconds_per_row", "tokens_per_row"} of an earlier run of the same base and method; the
+    latter is None where it is not known. The rule: a frozen base costs 2 operations a parameter and token forwards
+    and as many backwards; the reference another 2; an evaluation goes forwards; sampling goes forwards once for each
+    token.
     """
     steps, batch = options["steps"], options["batch_size"]
     if measured is not None:
         rows = steps * batch
         longer = load.step / batch / measured["tokens_per_row"] if measured.get("tokens_per_row") else 1.0
-        return {"seconds": round(START_SECONDS + rows * longer * measured["seconds_per_row"]), "by": measured["by"]}
+        return {
+            "seconds": round(START_SECONDS + rows * longer * measured["seconds_per_row"]),
+            "by": measured["by"],
+        }
     passes = 4.0 if method in ("sft", "reward") else 6.0
-    if METHODS[method].samples:  # sampled, and asked once of policy and reference; PPO asks and trains a value model too
-        passes = 2.0 * 3 + 4.0 * options.get("epochs", 1) * (2 if method == "ppo" else 1) + (2.0 if method == "ppo" else 0.0)
+    if METHODS[
+        method
+    ].samples:  # sampled, and asked once of policy and reference; PPO asks and trains a value model too
+        passes = (
+            2.0 * 3
+            + 4.0 * options.get("epochs", 1) * (2 if method == "ppo" else 1)
+            + (2.0 if method == "ppo" else 0.0)
+        )
     evaluations = 2 + (steps // options["eval_steps"] if options["eval_steps"] else 0)
-    tokens = steps * load.step * passes + evaluations * 2.0 * load.held_out / EVALUATED_TOGETHER * load.rows_held_out
-    speed = FLOPS[machine.kind] * (machine.cores if machine.kind == "cpu" else 1) * (1 if machine.dtype_bytes == 4 or machine.kind == "cuda" else 3)
+    tokens = (
+        steps * load.step * passes
+        + evaluations * 2.0 * load.held_out / EVALUATED_TOGETHER * load.rows_held_out
+    )
+    speed = (
+        FLOPS[machine.kind]
+        * (machine.cores if machine.kind == "cpu" else 1)
+        * (1 if machine.dtype_bytes == 4 or machine.kind == "cuda" else 3)
+    )
     return {"seconds": round(START_SECONDS + tokens * shape.parameters / speed), "by": None}
 
 

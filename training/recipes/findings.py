@@ -1,8 +1,8 @@
 """What is wrong with rows before a training run, and how long they are. Pure: texts and token numbers in, findings out.
 
-A *problem* forbids the launch; what is merely *cut* (truncated or dropped) must be accepted when it is more than one row
-in a hundred; a *notice* is worth reading. Each problem is {"what", "remedy", "rows", "first"}: how many rows have it, and
-which is the first.
+A *problem* forbids the launch; what is merely *cut* (truncated or dropped) must be accepted when it is more than one
+row in a hundred; a *notice* is worth reading. Each problem is {"what", "remedy", "rows", "first"}: how many rows have
+it, and which is the first.
 """
 
 import unicodedata
@@ -24,7 +24,9 @@ class Side:
     text: str
     prompt: int
     ids: tuple[int, ...]
-    is_marked: bool = True  # whether the prompt's tokens begin it, so that the completion can be told from them
+    is_marked: bool = (
+        True  # whether the prompt's tokens begin it, so that the completion can be told from them
+    )
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ PROBLEMS = {
 
 
 def judge(method: str, rows: Iterable[Row], *, max_length: int, max_new_tokens: int = 0) -> Found:
-    """Sort out rows as the recipe of `method` would: the reward model drops what is too long, the others cut its end."""
+    """Sort out rows as the recipe of `method` would: a reward model drops what is too long, others cut its end."""
     found = Found()
     for row in rows:
         problem = _problem(method, row, max_length, max_length - max_new_tokens)
@@ -128,10 +130,15 @@ def problem(what: str, remedy: str, *, rows: int = 0, first: str = "") -> dict[s
 
 def describe_split(rows: Sequence[Row], found: Found, *, max_length: int) -> dict[str, Any]:
     """Rows and tokens of one split, and what of them is cut, with the first row of each."""
-    lengths = sorted(len(side.ids) for row in rows for side in row.sides) or sorted(row.prompt for row in rows)
+    lengths = sorted(len(side.ids) for row in rows for side in row.sides) or sorted(
+        row.prompt for row in rows
+    )
     cut = {
         "truncated": (found.truncated, f"longer than max_length = {max_length} tokens: the end is cut off"),
-        "dropped": (found.dropped, f"longer than max_length = {max_length} tokens: left out, as its end is scored"),
+        "dropped": (
+            found.dropped,
+            f"longer than max_length = {max_length} tokens: left out, as its end is scored",
+        ),
     }
     return {
         "rows": len(rows),

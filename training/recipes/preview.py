@@ -2,9 +2,10 @@
 
     python -m training.recipes.preview RUN_DIR
 
-Reads the config.json and data that the recipe itself would read ("of" names the method, "method" is preview) with the base's
-tokenizer; no weights are loaded. The findings are the metrics of result.json: `problems` (which forbid the launch), `notices`,
-`splits`, `cut_share`, `examples`, `leaked`, `fingerprints`, `estimates`. Raises RecipeError for what can't be looked over.
+Reads the config.json and data that the recipe itself would read ("of" names the method, "method" is preview) with the
+base's tokenizer; no weights are loaded. The findings are the metrics of result.json: `problems` (which forbid the
+launch), `notices`, `splits`, `cut_share`, `examples`, `leaked`, `fingerprints`, `estimates`. Raises RecipeError for
+what can't be looked over.
 """
 
 import json
@@ -40,7 +41,12 @@ from training.recipes.rollouts import BEST_OF
 from training.recipes.run_dir import RecipeError, RunDir, run
 from training.recipes.token_runs import token_runs
 
-SIDES = {"pairs": ("chosen", "rejected"), "demonstrations": ("completion",), "outcomes": ("completion",), "prompts": ()}
+SIDES = {
+    "pairs": ("chosen", "rejected"),
+    "demonstrations": ("completion",),
+    "outcomes": ("completion",),
+    "prompts": (),
+}
 SPLITS = ("train", "held_out")
 EXAMPLES = 3
 LEAKS_SHOWN = 5
@@ -85,7 +91,9 @@ def main(run: RunDir) -> dict[str, Any]:
         "cut_share": sum(some.cut for some in found.values()) / total if total else 0.0,
         "cut_without_asking": CUT_WITHOUT_ASKING,
         "examples": examples(tokenizer, method, rows["train"] or rows["held_out"], options["max_length"]),
-        "leaked": [{"prompt": turn, "train": a.where, "held_out": b.where} for turn, a, b in shared[:LEAKS_SHOWN]],
+        "leaked": [
+            {"prompt": turn, "train": a.where, "held_out": b.where} for turn, a, b in shared[:LEAKS_SHOWN]
+        ],
         "fingerprints": fingerprints(base),
         "estimates": [],
     }
@@ -137,7 +145,14 @@ class Reader:
             sides = tuple(self._side(name, given, prompt) for name in self.sides)
         except RecipeError as error:
             raise RecipeError(f"{where}: {error}") from None
-        return Row(where, given["prompt"], len(prompt), sides, str(given.get("ranking", where)), float(given.get("weight", 1)))
+        return Row(
+            where,
+            given["prompt"],
+            len(prompt),
+            sides,
+            str(given.get("ranking", where)),
+            float(given.get("weight", 1)),
+        )
 
     def _prompt(self, messages: list[Message]) -> list[int]:
         key = json.dumps(messages)
@@ -204,8 +219,8 @@ def notices(tokenizer: PreTrainedTokenizerBase, rows: dict[str, list[Row]]) -> l
     sides = [side for some in rows.values() for row in some for side in row.sides if side.text.strip()]
     if sides and not any(tokenizer.eos_token_id in side.ids[side.prompt :] for side in sides[:100]):
         return [
-            f"The chat template does not end an answer with {tokenizer.eos_token}, the token at which generation stops: a "
-            "policy trained on it may not learn to stop."
+            f"The chat template does not end an answer with {tokenizer.eos_token}, the token at which generation "
+            "stops: a policy trained on it may not learn to stop."
         ]
     return []
 
@@ -237,7 +252,9 @@ def _shown_sides(
         keep = len(side.ids) if method == "reward" else max_length
         learnt = [place >= first for place in range(len(side.ids))]
         whole = [*messages, {"role": "assistant", "content": side.text}]
-        shown.append({"name": side.name, "runs": token_runs(tokenizer, whole, side.ids, learnt=learnt, keep=keep)})
+        shown.append(
+            {"name": side.name, "runs": token_runs(tokenizer, whole, side.ids, learnt=learnt, keep=keep)}
+        )
     return shown
 
 
@@ -259,13 +276,20 @@ def load_of(method: str, options: dict[str, Any], kept: dict[str, list[Row]], se
         order = training_order(pairs, steps * batch, seed)
     else:
         order = prompt_order(len(kept["train"]), steps * batch, seed)
-    part = options["micro_batch_size"] if samples else batch // estimates.parts_of(batch, options["micro_batch_size"])
+    part = (
+        options["micro_batch_size"]
+        if samples
+        else batch // estimates.parts_of(batch, options["micro_batch_size"])
+    )
     groups = []
     for start in range(0, len(order), batch):
         of_step = order[start : start + batch]
         if samples:  # in parts of like length: rollouts.Rollouts.parts
             of_step = sorted(of_step, key=lambda i: kept["train"][i].prompt)
-        groups += [_together([rows["train"][i] for i in of_step[at : at + part]]) for at in range(0, len(of_step), part)]
+        groups += [
+            _together([rows["train"][i] for i in of_step[at : at + part]])
+            for at in range(0, len(of_step), part)
+        ]
     together, row = estimates.largest([[tokens for tokens, _ in group] for group in groups])
     held = sorted(_together(rows["held_out"]))
     last = held[-estimates.EVALUATED_TOGETHER :]
@@ -280,20 +304,26 @@ def load_of(method: str, options: dict[str, Any], kept: dict[str, list[Row]], se
     )
 
 
-Lengths = list[tuple[Any, int, int]]  # of each side of a row: what tells it apart, its tokens, those of its completion
+Lengths = list[
+    tuple[Any, int, int]
+]  # of each side of a row: what tells it apart, its tokens, those of its completion
 
 
 def _lengths(row: Row, options: dict[str, Any]) -> Lengths:
     if not row.sides:
         return [(None, row.prompt + options["max_new_tokens"], options["max_new_tokens"])]
     most = options["max_length"]
-    return [(side.ids, min(len(side.ids), most), min(len(side.ids), most) - side.prompt) for side in row.sides]
+    return [
+        (side.ids, min(len(side.ids), most), min(len(side.ids), most) - side.prompt) for side in row.sides
+    ]
 
 
 def _together(rows: Sequence[Lengths]) -> list[tuple[int, int]]:
     """(tokens, completion tokens) of what is computed for some rows: a completion that several pairs hold, once."""
     sides = [side for row in rows for side in row]
-    once = {(key if len(rows[0]) == 2 else place): (tokens, new) for place, (key, tokens, new) in enumerate(sides)}
+    once = {
+        (key if len(rows[0]) == 2 else place): (tokens, new) for place, (key, tokens, new) in enumerate(sides)
+    }
     return list(once.values())
 
 
@@ -324,7 +354,8 @@ def lacking(estimated: dict[str, Any], folder: Path) -> list[str]:
     free = shutil.disk_usage(folder).free
     if estimated["disk"]["total"] > free:
         told.append(
-            f"Its checkpoints will take {estimated['disk']['total'] / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free here."
+            f"Its checkpoints will take {estimated['disk']['total'] / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+            "are free here."
         )
     return told
 

@@ -1,4 +1,4 @@
-"""A conversation as the model sees it, in runs of text: what the template wrote, what is in the loss, what is cut off."""
+"""A conversation as the model sees it, in runs of text: what the template wrote, what is learnt, what is cut off."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,14 +21,19 @@ def token_runs(
 ) -> list[dict[str, Any]]:
     """[{"text", "kind", "learnt", "cut"}, ...]: neighbours that are alike are one run.
 
-    `ids` are the conversation's tokens and `learnt` says which are in the loss; those from `keep` on are cut off. `asks`: the
-    prompt alone, up to where the assistant writes. `kind` is "special" for a control token, "template" for other text of the
-    template, "text" for what people and models wrote.
+    `ids` are the conversation's tokens and `learnt` says which are in the loss; those from `keep` on are cut off.
+    `asks`: the prompt alone, up to where the assistant writes. `kind` is "special" for a control token, "template"
+    for other text of the template, "text" for what people and models wrote.
     """
     pieces = _pieces(tokenizer, messages, ids, asks)
     runs: list[dict[str, Any]] = []
     for place, (text, kind) in enumerate(pieces):
-        run = {"text": text, "kind": kind, "learnt": bool(learnt[place]) and place < keep, "cut": place >= keep}
+        run = {
+            "text": text,
+            "kind": kind,
+            "learnt": bool(learnt[place]) and place < keep,
+            "cut": place >= keep,
+        }
         # Each control token stands alone; other neighbours of the same kind are one run.
         if runs and kind != "special" and {**runs[-1], "text": ""} == {**run, "text": ""}:
             runs[-1]["text"] += text

@@ -17,6 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from training.recipes.fingerprints import fingerprints
 from training.recipes.loading import compute_dtype, has_gpu
 from training.recipes.options import TrainingOptions
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
@@ -186,7 +187,9 @@ def adapter_digest(model: PeftModel) -> str:
 
 
 def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
-    """Write output/: adapter_model.safetensors, adapter_config.json and recipe.json with `facts`. Appears at once.
+    """Write output/: adapter_model.safetensors, adapter_config.json and recipe.json. Appears at once.
+
+    recipe.json holds `facts` and the digests of tokenizer and chat template.
 
     Nothing in it depends on the machine: paths are scrubbed and sets are sorted, so that a reproduced run
     gives files of equal digest.
@@ -202,7 +205,7 @@ def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
         }
         save_file(weights, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
         write_json(unfinished / "adapter_config.json", portable_config(model))
-        write_json(unfinished / "recipe.json", facts)
+        write_json(unfinished / "recipe.json", {**facts, **fingerprints(Path(run.config["base"]))})
         os.rename(unfinished, output)
         unfinished.parent.rmdir()
     return output

@@ -66,10 +66,12 @@ def end_work(work: Work, status: str, **values: Any) -> None:
 
 
 def request_cancel(work: Work) -> None:
-    """Cancel queued work at once; ask the worker of running work to save and stop. Over is over: then nothing."""
+    """Cancel a draft or queued work at once; ask the worker of running work to save and stop. Over is over."""
     rows = type(work).objects.filter(pk=work.pk)
     if (
-        rows.filter(status=WorkStatus.QUEUED).update(status=WorkStatus.CANCELLED, ended_at=timezone.now())
+        rows.filter(status__in=[WorkStatus.DRAFT, WorkStatus.QUEUED]).update(
+            status=WorkStatus.CANCELLED, ended_at=timezone.now()
+        )
         == 0
     ):
         rows.filter(status=WorkStatus.RUNNING).update(status=WorkStatus.CANCELLING)
