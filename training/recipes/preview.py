@@ -74,15 +74,7 @@ def main(run: RunDir) -> dict[str, Any]:
         problems += tell_problems(found[split], **limits)
     problems += too_few(kept, run.config.get("fewest", 1))
     if shared:
-        turn, learnt, held = shared[0]
-        problems.append(
-            problem(
-                f"{len(shared)} prompts are both learnt from and held out, so the held-out figures would be too good; "
-                f"one is “{turn[:120]}” ({learnt.where} and {held.where}).",
-                "Freeze a dataset from rounds that do not share prompts.",
-                rows=len(shared),
-            )
-        )
+        problems.append(leak_problem(shared))
     total = sum(map(len, rows.values()))
     told = {
         "problems": problems,
@@ -212,6 +204,17 @@ def disagreements(run: RunDir, base: Path) -> list[dict[str, Any]]:
                     )
                 )
     return told
+
+
+def leak_problem(shared: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
+    turn, learnt, held_out = shared[0]
+    are = "prompts are" if len(shared) > 1 else "prompt is"
+    return problem(
+        f"{len(shared)} {are} both learnt from and held out, so the held-out figures would be too good; one is "
+        f"“{turn[:120]}” ({learnt.where} and {held_out.where}).",
+        "Freeze a dataset from rounds that do not share prompts.",
+        rows=len(shared),
+    )
 
 
 def notices(tokenizer: PreTrainedTokenizerBase, rows: dict[str, list[Row]]) -> list[str]:
