@@ -35,6 +35,11 @@ class Caller:
             address, json.dumps(body), content_type="application/json", headers=self.headers
         )
 
+    def patch(self, address: str, body: Any) -> Any:
+        return self.client.patch(
+            address, json.dumps(body), content_type="application/json", headers=self.headers
+        )
+
     def delete(self, address: str) -> Any:
         return self.client.delete(address, headers=self.headers)
 

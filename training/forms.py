@@ -1,6 +1,7 @@
 """Forms of the training pages."""
 
 import uuid
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
@@ -26,20 +27,37 @@ BOTH = ("launch_key", "kind", "name", "train_prompts", "priority", "deadline")
 DEMONSTRATIONS = ("answers", "held_out_answered")
 
 
-def _option_field(method: str, name: str) -> forms.Field:
-    """A field with the recipe's own default, bounds and help."""
-    described = next(option for option in describe_options(method) if option["name"] == name)
+def option_field(
+    described: Mapping[str, Any], *, initial: Any = None, with_source: bool = False
+) -> forms.Field:
+    """A field for one option of a recipe, with its own default, bounds and help; left empty it is the default.
+
+    `described` is from `describe_options`.
+    """
+    help_text = described["help"]
+    if with_source:
+        default = (
+            f"{described['default']:g}" if described["type"] == "float" else described["default"] or "empty"
+        )
+        help_text += f" Default: {default} ({described['source']})."
+    common = {
+        "label": described["name"].replace("_", " ").capitalize(),
+        "initial": described["default"] if initial is None else initial,
+        "required": False,
+        "help_text": help_text,
+    }
+    if described["choices"]:
+        return forms.ChoiceField(choices=[(choice, choice) for choice in described["choices"]], **common)
+    if described["type"] == "str":
+        widget = forms.Textarea(attrs={"rows": 2}) if described["high"] > 5000 else forms.TextInput()
+        return forms.CharField(max_length=int(described["high"]), strip=False, widget=widget, **common)
     kind = forms.IntegerField if described["type"] == "int" else forms.FloatField
     widget = forms.NumberInput(attrs={"step": "1" if described["type"] == "int" else "any"})
-    return kind(
-        label=name.replace("_", " ").capitalize(),
-        initial=described["default"],
-        min_value=described["low"],
-        max_value=described["high"],
-        required=False,
-        widget=widget,
-        help_text=described["help"],
-    )
+    return kind(min_value=described["low"], max_value=described["high"], widget=widget, **common)
+
+
+def _option_field(method: str, name: str) -> forms.Field:
+    return option_field(next(option for option in describe_options(method) if option["name"] == name))
 
 
 class LaunchForm(forms.Form):

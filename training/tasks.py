@@ -5,9 +5,10 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
-from training import worker
+from training import looking_over, worker
 from training.models import GenerationJob, TrainingRun
 from training.services import rounds
+from training.services.launching import next_draft
 from training.services.work import idle_queue, return_lost
 
 
@@ -30,6 +31,11 @@ def run_training(run_id: str) -> None:
 
 
 @shared_task
+def check_run(run_id: str) -> None:
+    looking_over.check_run(run_id)
+
+
+@shared_task
 def advance_rounds() -> None:
     """Carry every active round on, then ring for work that waits while nothing of its kind runs."""
     for round_id in rounds.active_round_ids():
@@ -45,8 +51,14 @@ def sweep_lost_work() -> None:
 
 
 def ring() -> None:
-    """Ring for the first waiting row of a kind of which nothing runs. A doorbell too many finds nothing to claim."""
+    """Ring for the first waiting row of a kind of which nothing runs, and for a draft that was not looked over.
+
+    A doorbell too many finds nothing to claim.
+    """
     for kind, task in ((GenerationJob, run_generation), (TrainingRun, run_training)):
         waiting: Any = idle_queue(kind)
         if waiting is not None:
             task.apply_async([str(waiting.pk)], expires=30)
+    draft = next_draft()
+    if draft is not None:
+        check_run.apply_async([str(draft.pk)], expires=30)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.views import checkpoints, compare, my_work, rounds, runs
+from training.views import checkpoints, compare, launching, my_work, rounds, runs
 
 _PROJECT = "p/<slug:slug>"
 _ROUND = f"{_PROJECT}/rounds/<int:number>"
@@ -22,6 +22,12 @@ urlpatterns = [
     path(f"{_ROUND}/freeze/", rounds.freeze, name="freeze-round"),
     path(f"{_ROUND}/cancel/", rounds.cancel, name="cancel-round"),
     path(f"{_PROJECT}/runs/", runs.runs, name="runs"),
+    path(f"{_PROJECT}/runs/new/", launching.new_run, name="new-run"),
+    path(f"{_RUN}/change/", launching.change_run, name="change-run"),
+    path(f"{_RUN}/findings/", launching.draft_live, name="draft-live"),
+    path(f"{_RUN}/check/", launching.check, name="check-run"),
+    path(f"{_RUN}/launch/", launching.launch, name="launch-run"),
+    path(f"{_RUN}/discard/", launching.discard, name="discard-run"),
     path(f"{_RUN}/", runs.run_page, name="run"),
     path(f"{_RUN}/live/", runs.run_live, name="run-live"),
     path(f"{_RUN}/log/", runs.run_log, name="run-log"),

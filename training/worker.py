@@ -110,7 +110,7 @@ def run_training(run_id: Any) -> None:
     """Claim and do one training run. Rung twice, the second call finds nothing to claim."""
     run = claim_work(TrainingRun, run_id, worker=worker_name())
     if run is not None:
-        _work_on(run, run.method, _training_config, _take_in_metrics, _end_training)
+        _work_on(run, run.method, training_config, _take_in_metrics, _end_training)
 
 
 def _work_on(
@@ -320,7 +320,8 @@ def _end_generation(job: GenerationJob, recipe: Recipe, result: dict[str, Any]) 
 # --- training ---
 
 
-def _training_config(run: TrainingRun, run_dir: Path) -> dict[str, Any]:
+def training_config(run: TrainingRun, run_dir: Path) -> dict[str, Any]:
+    """Write a run's data into its folder, as its method reads them; the config.json to go with them."""
     inputs = {item.role: item for item in run.inputs.select_related("checkpoint", "dataset")}
     dataset = inputs[RunInput.Role.DATA].dataset
     rows = [

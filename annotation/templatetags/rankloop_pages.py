@@ -108,3 +108,17 @@ def interval(rate: float | None, low: float | None, high: float | None) -> dict[
         "x_rate": round(rate * 100, 2),
         "is_clear": low > 0.5 or high < 0.5,
     }
+
+
+@register.filter
+def size(count: float | None) -> str:
+    """Bytes as 12 MB or 3.4 GB; a dash for nothing."""
+    if count is None:
+        return "–"
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
+
+
+@register.filter
+def line_ends(text: str) -> str:
+    """A text whose line ends can be seen, as a template writes some that matter."""
+    return text.replace("\n", "↵\n")

@@ -48,9 +48,12 @@ class RunDetail(RunOutput):
     inputs = RunInputOutput(many=True)
     recipe = serializers.DictField(help_text="Every option and the thread count: enough to run it again.")
     result = serializers.DictField()
+    findings = serializers.DictField(
+        help_text="What was found when it was looked over before its launch; empty until then."
+    )
 
     class Meta(RunOutput.Meta):
-        fields = (*RunOutput.Meta.fields, "inputs", "recipe", "result", "code_version", "worker")
+        fields = (*RunOutput.Meta.fields, "inputs", "recipe", "result", "findings", "code_version", "worker")
 
 
 class JobOutput(WorkOutput):

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.api import checkpoints, compare, datasets, my_work, rounds, runs
+from training.api import checkpoints, compare, datasets, launching, my_work, rounds, runs
 
 _PROJECT = "projects/<slug:slug>"
 _ROUND = f"{_PROJECT}/rounds/<int:number>"
@@ -21,8 +21,11 @@ urlpatterns = [
     path(f"{_ROUND}/skip", rounds.SkipStepApi.as_view(), name="api-skip-step"),
     path(f"{_ROUND}/end-ranking", rounds.EndRankingApi.as_view(), name="api-end-ranking"),
     path(f"{_ROUND}/cancel", rounds.CancelRoundApi.as_view(), name="api-cancel-round"),
-    path(f"{_PROJECT}/runs", runs.RunsApi.as_view(), name="api-runs"),
-    path(_RUN, runs.RunApi.as_view(), name="api-run"),
+    path("methods", launching.MethodsApi.as_view(), name="api-methods"),
+    path(f"{_PROJECT}/runs", launching.RunsWithDraftsApi.as_view(), name="api-runs"),
+    path(_RUN, launching.RunDraftApi.as_view(), name="api-run"),
+    path(f"{_RUN}/check", launching.CheckRunApi.as_view(), name="api-check-run"),
+    path(f"{_RUN}/launch", launching.LaunchRunApi.as_view(), name="api-launch-run"),
     path(f"{_RUN}/metrics", runs.RunMetricsApi.as_view(), name="api-run-metrics"),
     path(f"{_RUN}/log", runs.RunLogApi.as_view(), name="api-run-log"),
     path(f"{_RUN}/cancel", runs.CancelRunApi.as_view(), name="api-cancel-run"),

@@ -103,10 +103,27 @@ def checkpoint_of(contestant: Contestant) -> Checkpoint:
 def register_result(
     *, run: TrainingRun, kind: str, digest: str, base: Checkpoint, metrics: dict[str, Any]
 ) -> Checkpoint:
-    """The checkpoint of a finished run; called in the transaction that ends the run, once for each run."""
+    """The checkpoint of a finished run; called in the transaction that ends the run, once for each run.
+
+    A policy that was trained by hand becomes a contestant at once, with the decoding of the one it went on from: the
+    next round that is launched can have it ranked. That of a round does so when the round closes.
+    """
     name = f"round-{run.round.number}-{run.step}" if run.round else f"{run.step}-{str(run.pk)[:8]}"
     checkpoint = Checkpoint.objects.create(
         project=run.project, name=name, kind=kind, digest=digest, base=base, run=run, metrics=metrics
     )
     record("checkpoint registered", actor=None, project=run.project.slug, subject=name, digest=digest)
+    if run.round is None and kind == Checkpoint.Kind.POLICY:
+        _enter(checkpoint)
     return checkpoint
+
+
+def _enter(policy: Checkpoint) -> None:
+    """Make a contestant of a policy like the plainest one of what it went on from."""
+    origins = Checkpoint.objects.filter(used_by__run=policy.run, used_by__role__in=["parent", "base"])
+    parent = origins.order_by("kind").last()  # "policy" after "base"
+    plain = parent.contestants.order_by("system_prompt", "pk").first() if parent else None
+    if plain is None:
+        register_policy(checkpoint=policy)
+    else:
+        register_policy(checkpoint=policy, system_prompt=plain.system_prompt, decoding=plain.decoding)

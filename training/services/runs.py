@@ -11,7 +11,7 @@ from annotation.models import Contestant, Project, Round
 from rankloop.accounts.models import User
 from rankloop.audit.services import record
 from rankloop.errors import Refused
-from training.models import Checkpoint, GenerationJob, PreferenceDataset, RunInput, TrainingRun
+from training.models import Checkpoint, GenerationJob, PreferenceDataset, RunInput, TrainingRun, WorkStatus
 from training.plans import checked_plan, needs_reward_model
 from training.preferences import SPLITS
 from training.recipes.options import METHODS
@@ -178,7 +178,8 @@ def open_run(
     round: Round | None = None,
     **fields: Any,
 ) -> TrainingRun:
-    """A queued run and its inputs. `options` are complete; `parent` is a policy to go on from, or the base itself.
+    """A queued run and its inputs, or a draft by its `status`. `options` are complete; `parent` is a policy to go on
+    from, or the base itself.
 
     `fields` are others of TrainingRun. Call it in a transaction.
     """
@@ -193,6 +194,16 @@ def open_run(
         created_by=user,
         **fields,
     )
+    write_inputs(run=run, dataset=dataset, parent=parent, reward_model=reward_model)
+    what = "run drafted" if run.status == WorkStatus.DRAFT else "run queued"
+    record(what, actor=user, project=project.slug, subject=str(run.pk))
+    return run
+
+
+def write_inputs(
+    *, run: TrainingRun, dataset: PreferenceDataset, parent: Checkpoint, reward_model: Checkpoint | None
+) -> None:
+    """What a run reads, in its roles. Call it in a transaction."""
     inputs = {RunInput.Role.BASE: base_of(parent)}
     if parent.kind != Checkpoint.Kind.BASE:
         inputs[RunInput.Role.PARENT] = parent
@@ -201,8 +212,6 @@ def open_run(
     RunInput.objects.create(run=run, role=RunInput.Role.DATA, dataset=dataset)
     for role, checkpoint in inputs.items():
         RunInput.objects.create(run=run, role=role, checkpoint=checkpoint)
-    record("run queued", actor=user, project=project.slug, subject=str(run.pk))
-    return run
 
 
 @transaction.atomic

@@ -13,9 +13,10 @@ from django.views.decorators.http import require_POST
 from annotation.access import Role, get_project
 from annotation.models import Project
 from training.access import get_job, get_run
-from training.models import GenerationJob, TrainingRun
+from training.models import GenerationJob, TrainingRun, WorkStatus
 from training.selectors.runs import log_tail, metrics_after
 from training.services import runs as services
+from training.views.launching import draft_page
 from training.views.live import live_answer, live_part
 
 RUNS_PER_PAGE = 30
@@ -34,6 +35,8 @@ def runs(request: HttpRequest, slug: str) -> HttpResponse:
 def run_page(request: HttpRequest, slug: str, run: uuid.UUID) -> HttpResponse:
     """One run: state, curves, inputs, options, log."""
     project, found = get_run(request, slug, run)
+    if found.status == WorkStatus.DRAFT:
+        return draft_page(request, project, found)
     context = {
         "project": project,
         "run": found,

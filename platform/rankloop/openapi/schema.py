@@ -19,7 +19,7 @@ SECTIONS = {
     "Review": ("answers", "reports"),
     "Prompts": ("prompts",),
     "Rounds": ("rounds", "contestants"),
-    "Runs": ("runs", "jobs"),
+    "Runs": ("runs", "jobs", "methods"),
     "Checkpoints": ("checkpoints", "datasets", "evaluations"),
     "Compare": ("compare",),
     "Statistics": ("statistics",),

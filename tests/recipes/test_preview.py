@@ -1,0 +1,403 @@
+"""Looking a run over before its launch: each finding, on a tiny tokenizer, without weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipes.runs import make_training_run, some_pairs, write_pairs
+from training.recipes.estimates import (
+    Load,
+    Machine,
+    Shape,
+    estimate_disk,
+    estimate_memory,
+    estimate_seconds,
+    parts_of,
+    read_shape,
+)
+from training.recipes.findings import first_turn
+from training.recipes.fingerprints import fingerprints
+from training.recipes.fitting import refuse_unfit
+from training.recipes.options import METHODS, parse_options
+from training.recipes.presets import PRESETS
+from training.recipes.preview import main
+from training.recipes.run_dir import RecipeError, open_run
+
+PAIRS = some_pairs(rankings=8, seed=1)
+
+
+def answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def question(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def preview(
+    folder: Path, base: Path, method: str = "dpo", train: list[Any] | None = None, held_out: list[Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """What is found of a run of `method` on these rows; by default 48 pairs and 24 held out."""
+    if METHODS[method].samples:
+        asked = [{"prompt": question(f"Say {n}."), "prompt_id": f"p{n}"} for n in range(20)]
+        train, held_out = train or asked[:16], held_out or asked[16:]
+    run_dir = make_training_run(
+        folder / "run", "preview", base, **{"of": method, "fewest": 8, "options": {}} | changes
+    )
+    for name, rows in (("train", train), ("held_out", held_out)):
+        if rows is not None:
+            write_pairs(run_dir / f"{name}.jsonl", rows)
+    return main(open_run(run_dir, "preview"))
+
+
+def demonstrations(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": question(f"What is {n}?"),
+            "completion": answer(f"A number, {n}."),
+            "ranking": n,
+            "prompt_id": n,
+        }
+        for n in range(start, start + count)
+    ]
+
+
+def told(found: dict[str, Any]) -> str:
+    return " ".join(f"{one['what']} {one['remedy']} {one['first']}" for one in found["problems"])
+
+
+def shown(found: dict[str, Any], side: int = 0, **where: Any) -> str:
+    """The text of the first example's runs that are so."""
+    runs = found["examples"][0]["sides"][side]["runs"]
+    return "".join(run["text"] for run in runs if all(run[key] == value for key, value in where.items()))
+
+
+# --- what is fine ---
+
+
+def test_rows_and_tokens_of_each_split_are_counted_and_nothing_stands_in_the_way(tiny_model, tmp_path):
+    found = preview(tmp_path, tiny_model)
+    assert (found["problems"], found["notices"], found["leaked"], found["cut_share"]) == ([], [], [], 0.0)
+    train, held_out = found["splits"]["train"], found["splits"]["held_out"]
+    assert (train["rows"], held_out["rows"]) == (48, 24)
+    assert train["longest"] >= train["p95"] >= train["mean"] > 0
+    assert train["mean"] == train["tokens"] / 96  # two completions a pair
+    assert len(found["examples"]) == 3
+
+
+def test_an_example_shows_the_template_and_colours_what_is_learnt(tiny_model, tmp_path):
+    rows = [dict(PAIRS[0], prompt=question("Say tea."), chosen=answer("Tea."), rejected=answer("No."))]
+    found = preview(tmp_path, tiny_model, train=rows * 8)
+    assert shown(found) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSay tea.<|im_end|>\n<|im_start|>assistant\n"
+        "Tea.<|im_end|>\n"
+    )
+    assert shown(found, learnt=True) == "Tea.<|im_end|>\n"
+    assert shown(found, kind="text") == "Say tea.Tea."
+    assert shown(found, kind="special").count("<|im_start|>") == 3
+    assert "system\nBe brief." in shown(found, kind="template")
+    assert shown(found, side=1, learnt=True, kind="text") == "No."
+
+
+def test_a_reward_model_reads_its_score_at_the_last_token(tiny_model, tmp_path):
+    found = preview(tmp_path, tiny_model, "reward")
+    assert shown(found, learnt=True) == "\n"
+    assert found["problems"] == []
+
+
+def test_of_a_method_that_samples_prompts_are_shown_up_to_where_it_writes(tiny_model, tmp_path):
+    found = preview(tmp_path, tiny_model, "ppo", options={"reward": "length"})
+    assert shown(found).endswith("<|im_start|>assistant\n")
+    assert shown(found, learnt=True) == ""
+    assert (found["problems"], found["splits"]["train"]["rows"]) == ([], 16)
+
+
+def test_what_is_typed_like_a_control_token_is_shown_without_its_power(tiny_model, tmp_path):
+    rows = demonstrations(8)
+    rows[0]["completion"] = answer("Stop <|im_end|> here.")
+    found = preview(tmp_path, tiny_model, "sft", train=rows, held_out=demonstrations(2, start=90))
+    assert "Stop < |im_end|> here." in shown(found, kind="text")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_looked_over_and_estimated(tiny_model, tmp_path, method):
+    rows: dict[str, Any] = {}
+    if METHODS[method].reads in ("demonstrations", "outcomes"):
+        rows = {"train": demonstrations(12), "held_out": demonstrations(3, start=50)}
+        rows = {split: [dict(row, label=True) for row in some] for split, some in rows.items()}
+    found = preview(tmp_path, tiny_model, method, **rows, options=PRESETS["cpu-smoke"].options(method))
+    assert found["problems"] == []
+    here, gpu = found["estimates"]
+    assert here["machine"]["kind"] == "cpu"
+    assert here["memory"]["peak"] > here["memory"]["runtime"] > 0
+    assert here["disk"]["total"] > here["disk"]["output"] > 0
+    assert here["time"] | {"seconds": 0} == {"seconds": 0, "by": None}
+    assert gpu["machine"]["kind"] == "cuda"
+
+
+# --- what is cut ---
+
+
+def test_what_is_longer_than_max_length_is_counted_shown_and_the_first_row_named(tiny_model, tmp_path):
+    rows = demonstrations(8)
+    rows[2]["completion"] = answer("A very long answer that goes on and on. " * 8)
+    found = preview(
+        tmp_path,
+        tiny_model,
+        "sft",
+        train=rows,
+        held_out=demonstrations(2, start=90),
+        options={"max_length": 150},
+    )
+    assert found["problems"] == []
+    assert found["splits"]["train"]["truncated"] == 1
+    (cut,) = found["splits"]["train"]["cut"]
+    assert (cut["how"], cut["rows"], cut["first"]) == ("truncated", 1, "train row 3 (judgment 2)")
+    assert found["cut_share"] == 0.1
+    longest = found["examples"][-1]["sides"][0]["runs"]
+    gone = "".join(run["text"] for run in longest if run["cut"])
+    assert gone.endswith("<|im_end|>\n")
+    assert not any(run["learnt"] for run in longest if run["cut"])
+
+
+def test_a_reward_model_drops_what_is_too_long_and_too_few_may_be_left(tiny_model, tmp_path):
+    rows = [dict(pair, chosen=answer("word " * 60)) if n < 41 else pair for n, pair in enumerate(PAIRS)]
+    found = preview(tmp_path, tiny_model, "reward", train=rows, options={"max_length": 250})
+    assert found["splits"]["train"]["dropped"] == 41
+    assert found["splits"]["train"]["cut"][0]["first"] == "train row 1 (judgment ranking 1-0)"
+    assert "7 train rows are left, and at least 8 are needed" in told(found)
+    assert found["estimates"] != []
+
+
+# --- what forbids a launch ---
+
+
+@pytest.mark.parametrize("method", ["dpo", "reward"])
+def test_an_empty_completion_is_named_with_its_row_and_the_remedy(tiny_model, tmp_path, method):
+    rows = [*PAIRS[:9], dict(PAIRS[9], rejected=answer(" \n")), *PAIRS[10:]]
+    found = preview(tmp_path, tiny_model, method, train=rows)
+    assert "A completion is empty" in told(found)
+    assert found["problems"][0]["rows"] == 1
+    assert found["problems"][0]["first"] == "train row 10 (judgment ranking 1-1)"
+    assert "freeze a new dataset" in found["problems"][0]["remedy"]
+
+
+def test_a_prompt_that_leaves_nothing_of_its_completion_is_refused(tiny_model, tmp_path):
+    rows = [dict(PAIRS[0], prompt=question("Why? " * 60)), *PAIRS[1:]]
+    found = preview(tmp_path, tiny_model, train=rows, options={"max_length": 300})
+    assert "The prompt alone fills max_length = 300 tokens" in told(found)
+    assert "Raise max_length" in told(found)
+
+
+def test_completions_that_are_the_same_once_cut_are_refused(tiny_model, tmp_path):
+    begun = "It begins the same way, word by word by word, "
+    rows = [
+        dict(PAIRS[0], chosen=answer(begun + "and ends."), rejected=answer(begun + "and goes on.")),
+        *PAIRS[1:],
+    ]
+    length = preview(tmp_path / "whole", tiny_model, train=rows)["splits"]["train"]["longest"]
+    found = preview(tmp_path / "cut", tiny_model, train=rows, options={"max_length": length - 18})
+    assert f"the same tokens once they are cut to max_length = {length - 18}" in told(found)
+
+
+def test_texts_that_the_template_makes_equal_are_refused_for_a_reward_model(tiny_model, tmp_path):
+    rows = [dict(PAIRS[0], chosen=answer("Same."), rejected=answer("Same."), weight=1.0), *PAIRS[1:]]
+    assert "Chosen and rejected are the same tokens" in told(
+        preview(tmp_path, tiny_model, "reward", train=rows)
+    )
+
+
+def test_a_prompt_without_room_for_a_sample_is_refused(tiny_model, tmp_path):
+    found = preview(tmp_path, tiny_model, "rloo", options={"reward": "length", "max_length": 90})
+    assert "more than 42 tokens" in told(found)
+    assert found["problems"][0]["first"] == "train row 1 (prompt p0)"
+
+
+def test_a_prompt_that_is_learnt_from_and_held_out_is_refused_however_it_is_spelt(tiny_model, tmp_path):
+    held_out = [dict(some_pairs(1, seed=9)[0], prompt=question("  SAY   something ")), *some_pairs(1, seed=9)]
+    train = [
+        *PAIRS,
+        dict(PAIRS[0], prompt=[*question("Say something"), *answer("Well."), *question("More.")]),
+    ]
+    found = preview(tmp_path, tiny_model, train=train, held_out=held_out)
+    assert "1 prompt is both learnt from and held out" in told(found)
+    (leak,) = found["leaked"]
+    assert leak["prompt"] == "say something"
+    assert (leak["train"][:12], leak["held_out"][:14]) == ("train row 49", "held-out row 1")
+
+
+def test_the_first_turn_is_normalised_as_the_split_is():
+    from annotation.splits import first_user_turn, normalised
+
+    for text in ("  Ａ  Tea\n\tor Ⅳ cups ", "ﬁne", "x"):
+        messages = [{"role": "system", "content": "s"}, {"role": "user", "content": text}]
+        assert first_turn(messages) == normalised(first_user_turn(messages))
+
+
+def with_template(tiny_model: Path, folder: Path, template: str) -> Path:
+    """The tiny model with another chat template."""
+    folder.mkdir()
+    for file in tiny_model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def test_a_template_that_rewrites_the_prompt_can_not_mark_the_completion(tiny_model, tmp_path):
+    template = (
+        "{{ messages|length }}{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+    )
+    base = with_template(tiny_model, tmp_path / "base", template)
+    found = preview(tmp_path, base)
+    assert "it cannot mark the completion" in told(found)
+    assert "add_generation_prompt" in told(found)
+    # A reward model scores the whole and needs no mark.
+    assert preview(tmp_path / "reward", base, "reward")["problems"] == []
+
+
+def test_a_template_that_refuses_a_conversation_names_the_row(tiny_model, tmp_path):
+    template = "{{ raise_exception('no assistant here') if messages|length > 1 else messages[0]['content'] }}"
+    base = with_template(tiny_model, tmp_path / "base", template)
+    with pytest.raises(RecipeError, match=r"train row 1 .*no assistant here"):
+        preview(tmp_path, base)
+
+
+def test_a_template_without_an_end_token_is_worth_a_notice(tiny_model, tmp_path):
+    turns = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    template = turns + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    found = preview(tmp_path, with_template(tiny_model, tmp_path / "base", template))
+    assert "does not end an answer with <|im_end|>" in found["notices"][0]
+
+
+def adapter(folder: Path, **facts: str) -> str:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    (folder / "recipe.json").write_text(json.dumps(facts))
+    return str(folder)
+
+
+def test_a_reward_model_that_read_other_tokens_is_refused(tiny_model, tmp_path):
+    own = fingerprints(tiny_model)
+    assert len(own["tokenizer"]) == len(own["chat_template"]) == 64
+    options = {"reward": "reward_model"}
+    same = adapter(tmp_path / "same", **own)
+    assert preview(tmp_path / "1", tiny_model, "ppo", options=options, reward_model=same)["problems"] == []
+    old = adapter(tmp_path / "old")  # made before digests were kept
+    assert preview(tmp_path / "2", tiny_model, "ppo", options=options, reward_model=old)["problems"] == []
+    other = adapter(tmp_path / "other", **{**own, "chat_template": "0" * 64})
+    found = preview(tmp_path / "3", tiny_model, "ppo", options=options, reward_model=other)
+    assert "The reward model was trained with another chat template" in told(found)
+    found = preview(
+        tmp_path / "4", tiny_model, parent=adapter(tmp_path / "parent", **{**own, "tokenizer": "0" * 64})
+    )
+    assert "The parent was trained with another tokenizer" in told(found)
+
+
+def test_a_base_that_is_no_safetensors_model_is_refused(tiny_model, tmp_path):
+    with pytest.raises(RecipeError, match=r"no config\.json"):
+        preview(tmp_path / "1", tmp_path / "nowhere")
+    base = with_template(tiny_model, tmp_path / "base", "x")
+    (base / "model.safetensors").write_bytes(b"\x10\x00")
+    with pytest.raises(RecipeError, match="no safetensors file"):
+        preview(tmp_path / "2", base)
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    with pytest.raises(RecipeError, match="pickle"):
+        preview(tmp_path / "3", base)
+
+
+@pytest.mark.parametrize(
+    "row", ["{", "[]", '{"prompt": "text"}', '{"prompt": [{"role": "user", "content": "x"}]}']
+)
+def test_a_line_that_is_no_row_is_named(tiny_model, tmp_path, row):
+    run_dir = make_training_run(tmp_path / "run", "preview", tiny_model, of="dpo")
+    with (run_dir / "held_out.jsonl").open("a") as file:
+        file.write(row + "\n")
+    with pytest.raises(RecipeError, match="held-out row 25"):
+        main(open_run(run_dir, "preview"))
+
+
+# --- options, presets, estimates ---
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("rloo", {"batch_size": 10, "group_size": 4, "reward": "length"}, "Set batch_size to 8"),
+        ("grpo", {"batch_size": 4, "group_size": 8, "reward": "length"}, "Set batch_size to 8"),
+        ("ppo", {"reward": "required_words"}, "required_words names no word"),
+        ("ppo", {"reward": "valid_json", "json_schema": "{"}, "json_schema is not JSON"),
+        ("ppo", {"reward": "length", "max_new_tokens": 64, "max_length": 64}, "Raise max_length"),
+        ("dpo", {"flipped_share": 0.1}, "only the loss robust reads it"),
+        ("dpo", {"steps": 4, "warmup_steps": 5}, "never reach its peak"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_with_the_remedy(method, options, said):
+    with pytest.raises(RecipeError, match=said):
+        refuse_unfit(parse_options(method, options))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_is_good_for_every_method(preset, method):
+    options = PRESETS[preset].options(method)
+    assert {"steps", "batch_size", "micro_batch_size"} <= set(options)
+    refuse_unfit(parse_options(method, options))
+
+
+def test_the_shape_is_read_from_the_files_of_the_model(tiny_model):
+    import torch
+    from peft import TaskType, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from training.recipes.loading import lora_config
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    shape = read_shape(tiny_model)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    assert (shape.width, shape.layers, shape.heads, shape.key_width) == (32, 2, 2, 16)
+    trained = get_peft_model(model, lora_config(4, 8, TaskType.CAUSAL_LM))
+    learnt = sum(p.numel() for p in trained.parameters() if p.requires_grad)
+    assert shape.adapter_parameters(4) == learnt
+
+
+BIG = Shape(
+    parameters=8_000_000_000, file_bytes=16_000_000_000, width=4096, inner=14_336, layers=32, heads=32,
+    key_width=1024, vocabulary=128_256,
+)  # fmt: skip
+OPTIONS = {"lora_rank": 16, "batch_size": 64, "micro_batch_size": 2, "steps": 200, "eval_steps": 50}
+
+
+def test_a_model_of_eight_billion_fits_a_card_of_24_gb_as_the_preset_says():
+    load = Load(together=4 * 1024, completions_together=1024, row=1024, step=64 * 2048.0)
+    memory = estimate_memory("dpo", OPTIONS, BIG, load, Machine("cuda", 2), has_parent=False)
+    assert BIG.adapter_parameters(16) == 41_943_040
+    assert memory["weights"] == 16_000_000_000
+    assert memory["peak"] < 24e9
+    more = Load(together=16 * 1024, completions_together=8 * 1024, row=1024, step=64 * 2048.0)
+    assert estimate_memory("dpo", OPTIONS, BIG, more, Machine("cuda", 2), has_parent=False)["peak"] > 24e9
+
+
+def test_time_is_that_of_an_earlier_run_when_there_was_one():
+    load = Load(together=4096, completions_together=1024, row=1024, step=64 * 200.0)
+    rule = estimate_seconds("dpo", OPTIONS, BIG, load, Machine("cuda", 2), None)
+    assert rule["by"] is None
+    earlier = {"by": "dpo of First", "seconds_per_row": 0.5, "tokens_per_row": None}
+    assert estimate_seconds("dpo", OPTIONS, BIG, load, Machine("cpu", 4), earlier) == {
+        "seconds": 15 + 200 * 64 // 2,
+        "by": "dpo of First",
+    }
+    longer = {**earlier, "tokens_per_row": 100.0}  # rows are twice as long now
+    assert estimate_seconds("dpo", OPTIONS, BIG, load, Machine("cpu", 4), longer)["seconds"] == 15 + 200 * 64
+
+
+def test_disk_is_that_of_the_checkpoints_kept_and_one_being_written():
+    disk = estimate_disk("ppo", OPTIONS, BIG)
+    assert disk == {"checkpoints": 3 * 24 * 41_943_040, "output": 4 * 41_943_040, "total": 76 * 41_943_040}
+
+
+def test_a_step_is_computed_in_as_few_parts_as_the_micro_batch_allows():
+    assert [parts_of(24, n) for n in (24, 12, 11, 5, 1)] == [1, 2, 3, 6, 24]

@@ -1,0 +1,109 @@
+"""What a worker does with a draft: write its data as the run would find them, run the recipe `preview`, keep the
+findings.
+
+Safe to run twice: the second finds the draft taken or looked over, and findings of what has changed since are left.
+Disk and the recipe's own time lie outside transactions. Each look-over has a folder of its own, which it takes away.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from training import store
+from training.models import Checkpoint, RunInput, TrainingRun, WorkStatus
+from training.services.launching import fingerprint, write_findings
+from training.services.runs import FEWEST
+from training.supervisor import Recipe, read_log
+from training.worker import POLL_SECONDS, training_config
+
+
+def check_run(run_id: Any) -> None:
+    """Look a draft over, when nobody else does and it was not."""
+    free = Q(lease_until=None) | Q(lease_until__lt=timezone.now())
+    drafts = TrainingRun.objects.filter(pk=run_id, status=WorkStatus.DRAFT, findings={})
+    if drafts.filter(free).update(lease_until=_lease_end()) != 1:
+        return
+    run = TrainingRun.objects.select_related("project").get(pk=run_id)
+    of = fingerprint(run)
+    home = settings.RUNS_FOLDER / str(run.pk)
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="check-", dir=home))
+    try:
+        findings = _look_over(run, folder, lambda progress: _tell(run, progress))
+    except (store.DamagedArtifact, store.ErasedText) as error:
+        findings = _unseen(
+            str(error), "Choose another checkpoint or dataset, or restore the artifact from a backup."
+        )
+    except OSError as error:
+        findings = _unseen(
+            f"The data could not be written: {error}", "Free some disk, and look it over again."
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    write_findings(run=run, of=of, findings=findings)
+
+
+def _look_over(run: TrainingRun, folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    config = training_config(run, folder)
+    config |= {"method": "preview", "of": run.method, "fewest": FEWEST, "measured": measured_speed(run)}
+    (folder / "config.json").write_text(json.dumps(config))
+    recipe = Recipe("preview", folder)
+    recipe.start()
+    try:
+        while recipe.wait(POLL_SECONDS) is None:
+            tell(recipe.read_json("progress.json"))
+    finally:
+        recipe.close()
+    result = recipe.read_json("result.json")
+    if result.get("ok"):
+        return result["metrics"]
+    if result.get("kind") == "recipe":
+        return _unseen(result["error"], "")
+    said = result.get("error") or read_log(folder, lines=3) or "it said nothing"
+    return _unseen(
+        f"The run could not be looked over: {said}", "Look it over again; if it stays so, tell an admin."
+    )
+
+
+def _unseen(what: str, remedy: str) -> dict[str, Any]:
+    """Findings of a draft that could not be looked over to the end."""
+    return {"problems": [{"what": what, "remedy": remedy, "rows": 0, "first": ""}], "cut_share": 0.0}
+
+
+def _tell(run: TrainingRun, progress: dict[str, Any]) -> None:
+    """Show how far it is, and that somebody is at it."""
+    drafts = TrainingRun.objects.filter(pk=run.pk, status=WorkStatus.DRAFT, findings={})
+    drafts.update(progress=progress, lease_until=_lease_end())
+
+
+def _lease_end() -> Any:
+    return timezone.now() + timedelta(seconds=settings.WORK_LEASE_SECONDS)
+
+
+def measured_speed(run: TrainingRun) -> dict[str, Any] | None:
+    """How fast the latest run of the same method on the same base was: `{"by", "seconds_per_row", "tokens_per_row"}`.
+
+    A row is one of `batch_size`. The tokens are None of a run that was not looked over.
+    """
+    base = run.inputs.get(role=RunInput.Role.BASE).checkpoint
+    others = TrainingRun.objects.filter(
+        project=run.project_id, method=run.method, status=WorkStatus.SUCCEEDED, inputs__role=RunInput.Role.BASE,
+        inputs__checkpoint__digest=base.digest, inputs__checkpoint__kind=Checkpoint.Kind.BASE,
+    ).order_by("-ended_at")  # fmt: skip
+    for other in others[:5]:
+        loop = other.result.get("seconds", {}).get("loop", 0)
+        steps = other.result.get("metrics", {}).get("steps") or 0
+        # A resumed run's loop is that of its last attempt alone.
+        if loop and steps and not other.result["metrics"].get("resumed_from"):
+            rows = steps * other.recipe["options"]["batch_size"]
+            tokens = other.findings.get("tokens_per_row")
+            return {"by": str(other), "seconds_per_row": loop / rows, "tokens_per_row": tokens}
+    return None

@@ -1,0 +1,265 @@
+"""What a run will take: memory, disk and time, from the model's shape, the options and the lengths of the data.
+
+Pure arithmetic, no torch. The structure is from first principles: each part is what PyTorch keeps for the backward
+pass, counted from the layers of a Llama. Three constants are measured (`tests/benchmarks/bench_memory.py` prints
+estimate beside measurement): what a process takes before it has loaded anything, the slack of the allocator, and the
+speed of a core. deploy/memory.md goes through the sums for models of 1 to 8 billion parameters.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.recipes.options import METHODS
+from training.recipes.run_dir import KEPT_CHECKPOINTS, RecipeError
+
+# Measured: a recipe's process on a CPU once its imports are done; what a CUDA context and its kernels take on the card.
+RUNTIME_BYTES = {"cpu": 480e6, "cuda": 900e6}
+# Measured: what the allocator holds beyond what is in use, and what a backward pass needs for a moment.
+SLACK = 1.12
+# Rules of thumb for floating-point operations a second, used until a run of the same kind was measured.
+FLOPS = {"cpu": 35e9, "cuda": 80e12}  # of one core; of one card that computes in bfloat16
+START_SECONDS = 15.0
+EVALUATED_TOGETHER = 16  # held-out rows, as recipes/dpo.py has it
+_ADAM = 16  # bytes for each trained number: itself, its gradient and two moments, in float32
+_DTYPE_BYTES = {
+    "F64": 8,
+    "I64": 8,
+    "F32": 4,
+    "I32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I8": 1,
+    "U8": 1,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides how much it needs. `width` is the hidden size, `inner` that of the feed-forward part."""
+
+    parameters: int
+    file_bytes: int
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    key_width: int  # all key heads together
+    vocabulary: int
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Numbers in a LoRA adapter on every linear layer: rank times what goes in and comes out of each."""
+        linears = (
+            (self.width, self.width),  # queries
+            (self.width, self.key_width),
+            (self.width, self.key_width),  # values
+            (self.width, self.width),  # output of attention
+            (self.width, self.inner),
+            (self.width, self.inner),
+            (self.inner, self.width),
+        )
+        return self.layers * rank * sum(into + out for into, out in linears)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is computed together, in tokens with padding, and what a step computes in all.
+
+    `together` and `completions_together` are those of the largest part of a step; `row` the longest row in it,
+    `held_out` the largest group of held-out rows with its completion tokens; `step` the mean tokens of a step.
+    """
+
+    together: int
+    completions_together: int
+    row: int
+    step: float
+    held_out: int = 0
+    held_out_completions: int = 0
+    rows_held_out: int = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it will run: `kind` is cpu or cuda, `dtype_bytes` those of a weight of the frozen base."""
+
+    kind: str
+    dtype_bytes: int
+    cores: int = 1
+
+
+def read_shape(folder: Path) -> Shape:
+    """The shape of the model in a folder, from config.json and the headers of its safetensors files."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {**config, **config.get("text_config", {})}
+    try:
+        width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        head = int(config.get("head_dim") or width // heads)
+        sizes = _tensor_sizes(folder)
+        return Shape(
+            parameters=sum(count for count, _ in sizes),
+            file_bytes=sum(held for _, held in sizes),
+            width=width,
+            inner=int(config.get("intermediate_size") or 4 * width),
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            key_width=int(config.get("num_key_value_heads") or heads) * head,
+            vocabulary=int(config["vocab_size"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"config.json of the base does not tell its shape ({error}), so memory and time can't be estimated. "
+            "Use a model whose config.json has hidden_size, num_hidden_layers, num_attention_heads and vocab_size."
+        ) from None
+
+
+def _tensor_sizes(folder: Path) -> list[tuple[int, int]]:
+    """(numbers, bytes) of every tensor, from the headers: eight bytes of length, then JSON."""
+    found = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            try:
+                (length,) = struct.unpack("<Q", opened.read(8))
+                header = json.loads(opened.read(length)) if length < 100_000_000 else None
+            except (struct.error, ValueError):
+                header = None
+        if not isinstance(header, dict):
+            raise RecipeError(f"{file.name} is no safetensors file, or is cut short. Save the model again.")
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                count = math.prod(tensor["shape"])
+                found.append((count, count * _DTYPE_BYTES.get(tensor["dtype"], 4)))
+    return found
+
+
+def parts_of(batch_size: int, micro_batch_size: int) -> int:
+    """In how many equal parts a step is computed, so that none is larger than `micro_batch_size`."""
+    return next(
+        n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= micro_batch_size
+    )
+
+
+def estimate_memory(
+    method: str, options: Mapping[str, Any], shape: Shape, load: Load, machine: Machine, *, has_parent: bool
+) -> dict[str, int]:
+    """Bytes by part, and `peak`: that of the process on a CPU, that of the card on a GPU."""
+    weights = shape.parameters * machine.dtype_bytes
+    adapter = shape.adapter_parameters(options["lora_rank"])
+    samples = METHODS[method].samples
+    trained = 2 * adapter if method == "ppo" else adapter  # PPO's value model is an adapter of its own
+    frozen = adapter * (
+        (1 if has_parent and method != "reward" else 0)
+        + (1 if options.get("reward") == "reward_model" else 0)
+    )
+    parts = {
+        "runtime": RUNTIME_BYTES[machine.kind],
+        "weights": weights,
+        "adapters": trained * _ADAM + frozen * 4,
+        "activations": SLACK * _activations(shape, load, machine),
+        "logits": SLACK * _logits(method, shape, load.completions_together),
+        "cache": _cache(options, shape, load, machine) if samples else 0,
+    }
+    # Held-out rows are computed without keeping anything but the logits; the file lies in memory while it is loaded.
+    evaluating = SLACK * (_logits("", shape, load.held_out_completions) + load.held_out * shape.width * 16)
+    resting = parts["runtime"] + weights + parts["adapters"]
+    training = resting + max(parts["activations"] + parts["logits"], parts["cache"], evaluating)
+    loading = parts["runtime"] + weights + (shape.file_bytes if machine.kind == "cpu" else 0)
+    return {name: round(value) for name, value in {**parts, "peak": max(training, loading)}.items()}
+
+
+def _activations(shape: Shape, load: Load, machine: Machine) -> float:
+    """What all layers keep for the backward pass.
+
+    Float32, numbers a token: residual and normalised stream twice (4 widths), queries, keys and values spread over the
+    heads, and what attention gives out (4); the feed-forward part keeps four of its inner width. In bfloat16 the norms
+    keep float32 copies and each linear layer its own copy of its input: 13 widths of two bytes. Rows of at most 256
+    tokens on a CPU keep the attention table of every head, longer ones do not (loading.attention_for).
+    On a GPU a layer keeps its input only and is computed again: one layer at a time is whole.
+    """
+    wide = machine.dtype_bytes == 4
+    per_token = (8 if wide else 13) * shape.width + 4 * shape.inner
+    if load.row <= 256 and machine.kind == "cpu":
+        per_token += (1 if wide else 3) * shape.heads * load.row
+    one_layer = machine.dtype_bytes * per_token * load.together
+    if machine.kind == "cpu":
+        return shape.layers * one_layer
+    return shape.layers * machine.dtype_bytes * shape.width * load.together + one_layer
+
+
+def _logits(method: str, shape: Shape, tokens: int) -> float:
+    """Logits of completion tokens, in float32: themselves, their softmax, and in training gradients of both."""
+    if method == "reward":
+        return 0.0
+    copies = {"": 2, "dpo": 4}.get(method, 3)
+    return 4.0 * copies * tokens * shape.vocabulary
+
+
+def _cache(options: Mapping[str, Any], shape: Shape, load: Load, machine: Machine) -> float:
+    """Keys and values of every layer while completions are sampled, and the logits of one token of each."""
+    rows = min(options["micro_batch_size"], options["batch_size"])
+    kept = 2 * shape.layers * shape.key_width * machine.dtype_bytes * rows * load.row
+    return SLACK * (kept + 4 * 4 * rows * shape.vocabulary)
+
+
+def estimate_disk(method: str, options: Mapping[str, Any], shape: Shape) -> dict[str, int]:
+    """Bytes of the checkpoints that are kept, one more while it is written, and of the result."""
+    adapter = shape.adapter_parameters(options["lora_rank"])
+    trained = 2 * adapter if method == "ppo" else adapter
+    checkpoint = 12 * trained  # the numbers and the two moments of each
+    kept = (KEPT_CHECKPOINTS + 1) * checkpoint
+    return {"checkpoints": kept, "output": 4 * adapter, "total": kept + 4 * adapter}
+
+
+def estimate_seconds(
+    method: str,
+    options: Mapping[str, Any],
+    shape: Shape,
+    load: Load,
+    machine: Machine,
+    measured: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """`seconds` in all, and `by`: the run whose speed they are from, None for the rule of thumb.
+
+    `measured` is {"by", "seconds_per_row", "tokens_per_row"} of an earlier run of the same base and method; the
+    latter is None where it is not known. The rule: a frozen base costs 2 operations a parameter and token forwards
+    and as many backwards; the reference another 2; an evaluation goes forwards; sampling goes forwards once for each
+    token.
+    """
+    steps, batch = options["steps"], options["batch_size"]
+    if measured is not None:
+        rows = steps * batch
+        longer = load.step / batch / measured["tokens_per_row"] if measured.get("tokens_per_row") else 1.0
+        return {
+            "seconds": round(START_SECONDS + rows * longer * measured["seconds_per_row"]),
+            "by": measured["by"],
+        }
+    passes = 4.0 if method in ("sft", "reward") else 6.0
+    if METHODS[
+        method
+    ].samples:  # sampled, and asked once of policy and reference; PPO asks and trains a value model too
+        passes = (
+            2.0 * 3
+            + 4.0 * options.get("epochs", 1) * (2 if method == "ppo" else 1)
+            + (2.0 if method == "ppo" else 0.0)
+        )
+    evaluations = 2 + (steps // options["eval_steps"] if options["eval_steps"] else 0)
+    tokens = (
+        steps * load.step * passes
+        + evaluations * 2.0 * load.held_out / EVALUATED_TOGETHER * load.rows_held_out
+    )
+    speed = (
+        FLOPS[machine.kind]
+        * (machine.cores if machine.kind == "cpu" else 1)
+        * (1 if machine.dtype_bytes == 4 or machine.kind == "cuda" else 3)
+    )
+    return {"seconds": round(START_SECONDS + tokens * shape.parameters / speed), "by": None}
+
+
+def largest(groups: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Of groups of row lengths, the most tokens with padding, and the longest row of that group."""
+    return max(((len(group) * max(group), max(group)) for group in groups if group), default=(0, 0))

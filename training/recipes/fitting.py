@@ -1,0 +1,34 @@
+"""Options that are each in range and do not go together. Pure; refused before anything is queued."""
+
+from typing import Any
+
+from training.recipes.options import RolloutOptions
+from training.recipes.rewards import check_of
+from training.recipes.run_dir import RecipeError
+
+
+def refuse_unfit(options: Any) -> None:
+    """Raise RecipeError, naming the option and the remedy, when `options` can't work together."""
+    group = getattr(options, "group_size", None)
+    if group is not None and options.batch_size % group:
+        raise RecipeError(
+            f"batch_size is {options.batch_size}, which is no multiple of group_size = {group}. "
+            f"Set batch_size to {max(group, options.batch_size // group * group)}, for example."
+        )
+    if isinstance(options, RolloutOptions):
+        check_of(options)
+        if options.max_new_tokens >= options.max_length:
+            raise RecipeError(
+                f"max_new_tokens is {options.max_new_tokens} and leaves a prompt no room within max_length = "
+                f"{options.max_length}. Raise max_length, or lower max_new_tokens."
+            )
+    if getattr(options, "flipped_share", 0.0) and options.loss != "robust":
+        raise RecipeError(
+            f"flipped_share is {options.flipped_share:g}, and only the loss robust reads it. Set loss to robust, or "
+            "flipped_share to 0."
+        )
+    if options.warmup_steps > options.steps:
+        raise RecipeError(
+            f"warmup_steps is {options.warmup_steps}, more than the {options.steps} steps there are, so the learning "
+            f"rate would never reach its peak. Set warmup_steps to {options.steps // 10}, for example."
+        )

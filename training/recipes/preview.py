@@ -1,0 +1,367 @@
+"""Look over a run before it is launched: what its data become, what is wrong with them, what the run will take.
+
+    python -m training.recipes.preview RUN_DIR
+
+Reads the config.json and data that the recipe itself would read ("of" names the method, "method" is preview) with the
+base's tokenizer; no weights are loaded. The findings are the metrics of result.json: `problems` (which forbid the
+launch), `notices`, `splits`, `cut_share`, `examples`, `leaked`, `fingerprints`, `estimates`. Raises RecipeError for
+what can't be looked over.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from training.recipes import estimates, loading
+from training.recipes.estimates import Load, Machine
+from training.recipes.findings import (
+    CUT_WITHOUT_ASKING,
+    Found,
+    Row,
+    Side,
+    describe_split,
+    judge,
+    leaked,
+    problem,
+    tell_problems,
+)
+from training.recipes.fingerprints import disagreement, fingerprints
+from training.recipes.options import METHODS, parse_options
+from training.recipes.pairs import Pair, are_messages, training_order
+from training.recipes.prompts import prompt_order
+from training.recipes.rendering import Message, conversation_ids, prompt_ids
+from training.recipes.rollouts import BEST_OF
+from training.recipes.run_dir import RecipeError, RunDir, run
+from training.recipes.token_runs import token_runs
+
+SIDES = {
+    "pairs": ("chosen", "rejected"),
+    "demonstrations": ("completion",),
+    "outcomes": ("completion",),
+    "prompts": (),
+}
+SPLITS = ("train", "held_out")
+EXAMPLES = 3
+LEAKS_SHOWN = 5
+STEPS_LOOKED_AT = 200  # of the order of training, to find its largest part
+GPU = Machine("cuda", 2)
+
+
+def main(run: RunDir) -> dict[str, Any]:
+    method = run.config["of"]
+    options = asdict(parse_options(method, run.config["options"]))
+    loading.be_quiet()
+    base = Path(run.config["base"])
+    shape = estimates.read_shape(base) if loading.check_folder(base, "config.json") else None
+    tokenizer = loading.load_tokenizer(base)
+    limits = {"max_length": options["max_length"], "max_new_tokens": options.get("max_new_tokens", 0)}
+
+    reader = Reader(run, tokenizer, SIDES[METHODS[method].reads])
+    rows = {split: reader.read(split) for split in SPLITS}
+    found = {split: judge(method, rows[split], **limits) for split in SPLITS}
+    kept = {split: left_over(rows[split], found[split]) for split in SPLITS}
+    shared = leaked(rows["train"], rows["held_out"])
+
+    problems = disagreements(run, base)
+    for split in SPLITS:
+        problems += tell_problems(found[split], **limits)
+    problems += too_few(kept, run.config.get("fewest", 1))
+    if shared:
+        problems.append(leak_problem(shared))
+    total = sum(map(len, rows.values()))
+    told = {
+        "problems": problems,
+        "notices": notices(tokenizer, rows),
+        "splits": {s: describe_split(rows[s], found[s], max_length=options["max_length"]) for s in SPLITS},
+        "cut_share": sum(some.cut for some in found.values()) / total if total else 0.0,
+        "cut_without_asking": CUT_WITHOUT_ASKING,
+        "examples": examples(tokenizer, method, rows["train"] or rows["held_out"], options["max_length"]),
+        "leaked": [
+            {"prompt": turn, "train": a.where, "held_out": b.where} for turn, a, b in shared[:LEAKS_SHOWN]
+        ],
+        "fingerprints": fingerprints(base),
+        "estimates": [],
+    }
+    if all(kept.values()) and not any(some.problems for some in found.values()):
+        load = load_of(method, options, kept, run.config["seed"])
+        told["tokens_per_row"] = load.step / options["batch_size"]
+        for machine in dict.fromkeys((this_machine(run.config["threads"]), GPU)):
+            told["estimates"].append(estimate(method, options, shape, load, machine, run.config))
+        told["notices"] += lacking(told["estimates"][0], run.path)
+    run.report_progress(total, total, "done")
+    return told
+
+
+class Reader:
+    """Reads lines and turns them into tokens. A completion that stands in several pairs is turned once."""
+
+    def __init__(self, run: RunDir, tokenizer: PreTrainedTokenizerBase, sides: Sequence[str]) -> None:
+        self.run, self.tokenizer, self.sides = run, tokenizer, sides
+        self.prompts: dict[str, list[int]] = {}
+        self.conversations: dict[str, tuple[int, ...]] = {}
+
+    def read(self, split: str) -> list[Row]:
+        """The rows of a split. Raises RecipeError naming the line that is no row, or that the template refuses."""
+        path = self.run.path / self.run.config["data"][split]
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        rows = []
+        for number, line in enumerate(lines, 1):
+            if number % 200 == 1:
+                self.run.stop_if_interrupted()
+                self.run.report_progress(number, len(lines), f"reading {split.replace('_', '-')} rows")
+            where = f"{split.replace('_', '-')} row {number}"
+            rows.append(self._row(line, where))
+        return rows
+
+    def _row(self, line: str, where: str) -> Row:
+        try:
+            given = json.loads(line)
+        except ValueError as error:
+            raise RecipeError(f"{where}: not JSON ({error}).") from None
+        for name in ("prompt", *self.sides):
+            if not isinstance(given, dict) or not are_messages(given.get(name)):
+                raise RecipeError(f"{where}, {name}: give a list of messages, each with role and content.")
+        if "ranking" in given:
+            where += f" (judgment {given['ranking']})"
+        elif "prompt_id" in given:
+            where += f" (prompt {given['prompt_id']})"
+        try:
+            prompt = self._prompt(given["prompt"])
+            sides = tuple(self._side(name, given, prompt) for name in self.sides)
+        except RecipeError as error:
+            raise RecipeError(f"{where}: {error}") from None
+        return Row(
+            where,
+            given["prompt"],
+            len(prompt),
+            sides,
+            str(given.get("ranking", where)),
+            float(given.get("weight", 1)),
+        )
+
+    def _prompt(self, messages: list[Message]) -> list[int]:
+        key = json.dumps(messages)
+        if key not in self.prompts:
+            self.prompts[key] = prompt_ids(self.tokenizer, messages)
+        return self.prompts[key]
+
+    def _side(self, name: str, given: dict[str, Any], prompt: list[int]) -> Side:
+        messages = [*given["prompt"], *given[name]]
+        key = json.dumps(messages)
+        if key not in self.conversations:
+            self.conversations[key] = tuple(conversation_ids(self.tokenizer, messages))
+        ids = self.conversations[key]
+        begins = list(ids[: len(prompt)]) == prompt and len(ids) > len(prompt)
+        return Side(name, given[name][-1]["content"], len(prompt), ids, begins)
+
+
+def left_over(rows: Sequence[Row], found: Found) -> list[Row]:
+    """The rows that the recipe would learn from."""
+    gone = {id(row) for some in (found.dropped, *found.problems.values()) for row in some}
+    return [row for row in rows if id(row) not in gone]
+
+
+def too_few(kept: dict[str, list[Row]], fewest: int) -> list[dict[str, Any]]:
+    """Problems of what is left once rows were dropped."""
+    told = []
+    if len(kept["train"]) < fewest:
+        told.append(
+            problem(
+                f"{len(kept['train'])} train rows are left, and at least {fewest} are needed.",
+                "Mend what is said of the others, raise max_length, or collect more judgments.",
+            )
+        )
+    if not kept["held_out"]:
+        told.append(
+            problem(
+                "No held-out row is left, so nothing could be measured.",
+                "Raise max_length, or collect judgments of held-out prompts.",
+            )
+        )
+    return told
+
+
+def disagreements(run: RunDir, base: Path) -> list[dict[str, Any]]:
+    """Adapters that were trained with another tokenizer or chat template than the base has."""
+    told = []
+    for role, name in (("parent", "parent"), ("reward_model", "reward model")):
+        folder = run.config.get(role)
+        if folder:
+            loading.check_folder(Path(folder), "adapter_config.json")
+            what = disagreement(base, Path(folder))
+            if what:
+                told.append(
+                    problem(
+                        f"The {name} was trained with another {what} than the base has, so it would read other tokens.",
+                        f"Choose a {name} that was trained on this base, or train it again.",
+                    )
+                )
+    return told
+
+
+def leak_problem(shared: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
+    turn, learnt, held_out = shared[0]
+    are = "prompts are" if len(shared) > 1 else "prompt is"
+    return problem(
+        f"{len(shared)} {are} both learnt from and held out, so the held-out figures would be too good; one is "
+        f"“{turn[:120]}” ({learnt.where} and {held_out.where}).",
+        "Freeze a dataset from rounds that do not share prompts.",
+        rows=len(shared),
+    )
+
+
+def notices(tokenizer: PreTrainedTokenizerBase, rows: dict[str, list[Row]]) -> list[str]:
+    """What does not forbid a launch and is worth knowing."""
+    sides = [side for some in rows.values() for row in some for side in row.sides if side.text.strip()]
+    if sides and not any(tokenizer.eos_token_id in side.ids[side.prompt :] for side in sides[:100]):
+        return [
+            f"The chat template does not end an answer with {tokenizer.eos_token}, the token at which generation "
+            "stops: a policy trained on it may not learn to stop."
+        ]
+    return []
+
+
+def examples(
+    tokenizer: PreTrainedTokenizerBase, method: str, rows: Sequence[Row], max_length: int
+) -> list[dict[str, Any]]:
+    """The first row, one of middling length and the longest, as the model sees them."""
+    by_length = sorted(rows, key=lambda row: row.longest)
+    shown = [rows[0], by_length[len(rows) // 2], by_length[-1]] if rows else []
+    return [
+        {"where": row.where, "tokens": row.longest, "sides": _shown_sides(tokenizer, method, row, max_length)}
+        for row in {id(row): row for row in shown}.values()
+    ][:EXAMPLES]
+
+
+def _shown_sides(
+    tokenizer: PreTrainedTokenizerBase, method: str, row: Row, max_length: int
+) -> list[dict[str, Any]]:
+    messages = list(row.messages)
+    if not row.sides:
+        ids = prompt_ids(tokenizer, messages)
+        runs = token_runs(tokenizer, messages, ids, learnt=[False] * len(ids), keep=len(ids), asks=True)
+        return [{"name": "prompt", "runs": runs}]
+    shown = []
+    for side in row.sides:
+        # A reward model reads its score at the last token; the others learn every token of the completion.
+        first = len(side.ids) - 1 if method == "reward" else side.prompt
+        keep = len(side.ids) if method == "reward" else max_length
+        learnt = [place >= first for place in range(len(side.ids))]
+        whole = [*messages, {"role": "assistant", "content": side.text}]
+        shown.append(
+            {"name": side.name, "runs": token_runs(tokenizer, whole, side.ids, learnt=learnt, keep=keep)}
+        )
+    return shown
+
+
+# --- what it will take ---
+
+
+def this_machine(threads: int | None) -> Machine:
+    size = torch.empty((), dtype=loading.compute_dtype()).element_size()
+    return Machine("cuda" if loading.has_gpu() else "cpu", size, threads or os.cpu_count() or 1)
+
+
+def load_of(method: str, options: dict[str, Any], kept: dict[str, list[Row]], seed: int) -> Load:
+    """How much is computed together, and in a step, in the order that training takes the rows."""
+    batch, steps = options["batch_size"], min(options["steps"], STEPS_LOOKED_AT)
+    samples = METHODS[method].samples
+    rows = {split: [_lengths(row, options) for row in some] for split, some in kept.items()}
+    if METHODS[method].reads == "pairs":
+        pairs = [Pair([], [], [], row.ranking, row.weight, "") for row in kept["train"]]
+        order = training_order(pairs, steps * batch, seed)
+    else:
+        order = prompt_order(len(kept["train"]), steps * batch, seed)
+    part = (
+        options["micro_batch_size"]
+        if samples
+        else batch // estimates.parts_of(batch, options["micro_batch_size"])
+    )
+    groups = []
+    for start in range(0, len(order), batch):
+        of_step = order[start : start + batch]
+        if samples:  # in parts of like length: rollouts.Rollouts.parts
+            of_step = sorted(of_step, key=lambda i: kept["train"][i].prompt)
+        groups += [
+            _together([rows["train"][i] for i in of_step[at : at + part]])
+            for at in range(0, len(of_step), part)
+        ]
+    together, row = estimates.largest([[tokens for tokens, _ in group] for group in groups])
+    held = sorted(_together(rows["held_out"]))
+    last = held[-estimates.EVALUATED_TOGETHER :]
+    return Load(
+        together=together,
+        completions_together=max(sum(completion for _, completion in group) for group in groups),
+        row=row,
+        step=sum(len(group) * max(tokens for tokens, _ in group) for group in groups) / steps,
+        held_out=len(last) * max(tokens for tokens, _ in last),
+        held_out_completions=sum(completion for _, completion in last),
+        rows_held_out=len(held) * (1 + BEST_OF if samples else 1),
+    )
+
+
+Lengths = list[
+    tuple[Any, int, int]
+]  # of each side of a row: what tells it apart, its tokens, those of its completion
+
+
+def _lengths(row: Row, options: dict[str, Any]) -> Lengths:
+    if not row.sides:
+        return [(None, row.prompt + options["max_new_tokens"], options["max_new_tokens"])]
+    most = options["max_length"]
+    return [
+        (side.ids, min(len(side.ids), most), min(len(side.ids), most) - side.prompt) for side in row.sides
+    ]
+
+
+def _together(rows: Sequence[Lengths]) -> list[tuple[int, int]]:
+    """(tokens, completion tokens) of what is computed for some rows: a completion that several pairs hold, once."""
+    sides = [side for row in rows for side in row]
+    once = {
+        (key if len(rows[0]) == 2 else place): (tokens, new) for place, (key, tokens, new) in enumerate(sides)
+    }
+    return list(once.values())
+
+
+def estimate(
+    method: str, options: dict[str, Any], shape: Any, load: Load, machine: Machine, config: dict[str, Any]
+) -> dict[str, Any]:
+    """Memory, disk and time on one machine."""
+    measured = config.get("measured") if machine is not GPU else None
+    return {
+        "machine": {**asdict(machine), "dtype": {2: "bfloat16", 4: "float32"}.get(machine.dtype_bytes, "?")},
+        "memory": estimates.estimate_memory(
+            method, options, shape, load, machine, has_parent=bool(config.get("parent"))
+        ),
+        "disk": estimates.estimate_disk(method, options, shape),
+        "time": estimates.estimate_seconds(method, options, shape, load, machine, measured),
+    }
+
+
+def lacking(estimated: dict[str, Any], folder: Path) -> list[str]:
+    """Notices when this machine has less memory or disk than the run is expected to take."""
+    told = []
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if estimated["machine"]["kind"] == "cpu" and estimated["memory"]["peak"] > memory:
+        told.append(
+            f"The run is expected to take {estimated['memory']['peak'] / 1e9:.1f} GB of memory, and this machine has "
+            f"{memory / 1e9:.1f} GB. Lower micro_batch_size or max_length."
+        )
+    free = shutil.disk_usage(folder).free
+    if estimated["disk"]["total"] > free:
+        told.append(
+            f"Its checkpoints will take {estimated['disk']['total'] / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+            "are free here."
+        )
+    return told
+
+
+if __name__ == "__main__":
+    run("preview", main)

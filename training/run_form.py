@@ -1,0 +1,191 @@
+"""The form of a training run that is launched by hand."""
+
+import uuid
+from typing import Any
+
+from django import forms
+from django.db.models import Q
+
+from annotation.models import Project, Round
+from training.forms import option_field
+from training.models import Checkpoint, RunInput, TrainingRun
+from training.plans import needs_reward_model
+from training.recipes.options import METHODS, describe_options
+from training.recipes.presets import PRESETS
+from training.services.runs import newest_reward_model
+
+# What is asked first; the others are folded away, and each has a default that works.
+FIRST = (
+    "steps", "batch_size", "micro_batch_size", "learning_rate", "max_length", "lora_rank", "beta", "loss", "group_size",
+    "reward", "max_new_tokens", "kl_coefficient",
+)  # fmt: skip
+PREFIX = "option_"
+
+
+class RunForm(forms.Form):
+    """What to train with which method; its options are drawn from the recipe's own dataclass.
+
+    `like` is a run to begin from: a draft that is changed, or a run that is duplicated. The hidden launch key makes a
+    double submit one run.
+    """
+
+    launch_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+    name = forms.CharField(
+        label="Name",
+        max_length=40,
+        required=False,
+        help_text="What you will look for in lists. Left empty, the method's.",
+    )
+    dataset = forms.ModelChoiceField(
+        label="Dataset",
+        queryset=None,
+        required=False,
+        empty_label="Freeze a new one from rounds",
+        help_text="Frozen judgments. A dataset never changes.",
+    )
+    rounds = forms.ModelMultipleChoiceField(
+        label="Rounds to freeze now",
+        queryset=None,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Only when no dataset is chosen above. People's judgments and simulated ones are never mixed.",
+    )
+    parent = forms.ModelChoiceField(
+        label="Starts from",
+        queryset=None,
+        empty_label=None,
+        help_text="A base model, or a checkpoint of the same kind whose training goes on.",
+    )
+    reward_model = forms.ModelChoiceField(
+        label="Reward model",
+        queryset=None,
+        required=False,
+        empty_label="none",
+        help_text="Scores the samples, when the reward is reward_model. It must stand on the same base.",
+    )
+    seed = forms.IntegerField(
+        label="Seed",
+        min_value=0,
+        max_value=2**31 - 1,
+        help_text="Equal seeds and options give equal weights.",
+    )
+
+    def __init__(
+        self,
+        *args: Any,
+        project: Project,
+        method: str,
+        preset: str | None,
+        like: TrainingRun | None,
+        **kwargs: Any,
+    ) -> None:
+        self.project, self.method = project, method
+        super().__init__(*args, **kwargs)
+        kinds = [Checkpoint.Kind.BASE, METHODS[method].makes]
+        checkpoints = project.checkpoints.order_by("-pk")
+        self.fields["dataset"].queryset = project.datasets.order_by("-pk")
+        self.fields["dataset"].label_from_instance = _dataset_label
+        self.fields["rounds"].queryset = (
+            project.rounds.filter(~Q(comparisons=None)).distinct().order_by("-number")
+        )
+        self.fields["rounds"].label_from_instance = _round_label
+        self.fields["parent"].queryset = checkpoints.filter(kind__in=kinds)
+        self.fields["parent"].label_from_instance = _checkpoint_label
+        if METHODS[method].samples:
+            self.fields["reward_model"].queryset = checkpoints.filter(kind=Checkpoint.Kind.REWARD)
+            self.fields["reward_model"].label_from_instance = _checkpoint_label
+        else:
+            del self.fields["reward_model"]
+        self._begin_with(like)
+        chosen = like.recipe.get("options", {}) if like and like.method == method else {}
+        if preset:
+            chosen = {**chosen, **PRESETS[preset].options(method)}
+        for described in describe_options(method):
+            name = described["name"]
+            field = option_field(described, initial=chosen.get(name), with_source=True)
+            self.fields[PREFIX + name] = field
+
+    def _begin_with(self, like: TrainingRun | None) -> None:
+        """What the form shows at first: the inputs of `like`, else the newest of each."""
+        inputs = {item.role: item for item in like.inputs.all()} if like else {}
+        given = {role: item.checkpoint_id or item.dataset_id for role, item in inputs.items()}
+        base = self.fields["parent"].queryset.filter(kind=Checkpoint.Kind.BASE).first()
+        self.initial |= {
+            "name": like.step if like else "",
+            "seed": like.seed if like else 1,
+            "dataset": given.get(RunInput.Role.DATA)
+            or self.fields["dataset"].queryset.values_list("pk", flat=True).first(),
+            "parent": given.get(RunInput.Role.PARENT) or given.get(RunInput.Role.BASE) or (base and base.pk),
+        }
+        if "reward_model" in self.fields:
+            newest = newest_reward_model(base) if base and not like else None
+            self.initial["reward_model"] = given.get(RunInput.Role.REWARD_MODEL) or (newest and newest.pk)
+
+    def first_options(self) -> list[forms.BoundField]:
+        return [self[PREFIX + name] for name in FIRST if PREFIX + name in self.fields]
+
+    def other_options(self) -> list[forms.BoundField]:
+        names = [name for name in self.fields if name.startswith(PREFIX)]
+        return [self[name] for name in names if name.removeprefix(PREFIX) not in FIRST]
+
+    @property
+    def other_is_wrong(self) -> bool:
+        """Whether one of the folded options has an error, so that they must be open."""
+        return any(field.errors for field in self.other_options())
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if (
+            not cleaned.get("dataset")
+            and not cleaned.get("rounds")
+            and not {"dataset", "rounds"} & set(self.errors)
+        ):
+            self.add_error("dataset", "Choose a dataset, or tick rounds to freeze one from.")
+        return cleaned
+
+    def options(self) -> dict[str, Any]:
+        """Those that were filled in; what was left empty is the recipe's default."""
+        given = {
+            name.removeprefix(PREFIX): value
+            for name, value in self.cleaned_data.items()
+            if name.startswith(PREFIX)
+        }
+        return {name: value for name, value in given.items() if value is not None and value != ""}
+
+    def draft_fields(self) -> dict[str, Any]:
+        """What `open_draft` and `change_draft` take beside the dataset."""
+        given, options = self.cleaned_data, self.options()
+        judge = given.get("reward_model")
+        # A reward model that the chosen reward does not read is no mistake: the field is there for the others.
+        uses_it = needs_reward_model(self.method, {"reward": "reward_model", **options})
+        return {
+            "name": given["name"],
+            "parent": given["parent"],
+            "reward_model": judge if uses_it else None,
+            "options": options,
+            "seed": given["seed"],
+        }
+
+    def data_fields(self) -> dict[str, Any]:
+        """What `chosen_dataset` takes: a dataset counts more than rounds that are ticked beside it."""
+        given = self.cleaned_data
+        return {"dataset": given["dataset"], "rounds": [] if given["dataset"] else list(given["rounds"])}
+
+
+def _dataset_label(dataset: Any) -> str:
+    numbers = ", ".join(str(round.number) for round in dataset.rounds.order_by("number"))
+    counts = dataset.counts
+    simulated = ", simulated" if dataset.sources == ["rehearsal"] else ""
+    return (
+        f"{dataset.digest[:12]}, round {numbers}: {counts.get('train_pairs', 0):,} train pairs, "
+        f"{counts.get('held_out_pairs', 0):,} held-out{simulated}, {dataset.created_at:%-d %b %Y}"
+    )
+
+
+def _round_label(round: Round) -> str:
+    return f"{round.number}. {round.name}" + (" (simulated)" if round.is_rehearsal else "")
+
+
+def _checkpoint_label(checkpoint: Checkpoint) -> str:
+    on = f" on {checkpoint.base.name}" if checkpoint.base else ""
+    return f"{checkpoint.name} ({checkpoint.get_kind_display().lower()}{on})"
