@@ -17,8 +17,10 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
+from rankloop.errors import Refused
 from training import store
 from training.models import Checkpoint, RunInput, TrainingRun, WorkStatus
+from training.recipes.run_dir import RecipeError
 from training.services.launching import fingerprint, write_findings
 from training.services.runs import FEWEST
 from training.supervisor import Recipe, read_log
@@ -42,6 +44,11 @@ def check_run(run_id: Any) -> None:
         findings = _unseen(
             str(error), "Choose another checkpoint or dataset, or restore the artifact from a backup."
         )
+    except (
+        RecipeError,
+        Refused,
+    ) as error:  # a checkpoint that is not to be trusted, or does not fit the base
+        findings = _unseen(str(error), "")
     except OSError as error:
         findings = _unseen(
             f"The data could not be written: {error}", "Free some disk, and look it over again."

@@ -220,7 +220,8 @@ class KilledRun:
             if self.worker is None or self.row().is_over:
                 return
             self.tally.moments[moment] += 1
-            self.tally.missed[moment] += not came
+            if not came:
+                self.tally.missed[moment] += 1
             if whom == "recipe":
                 struck = self.recipe()
                 if struck is None:

@@ -14,10 +14,12 @@ from annotation.models import Completion
 from tests.cast import add_prompts, assemble
 from tests.training.stage import PLAN, add_base, draft, generate, rank
 from tests.training.stub import is_alive, wait_until, write_stub
-from training import resources, store, tasks, worker
-from training.models import Checkpoint, GenerationJob, RunMetric, TrainingRun, WorkStatus
+from tests.training.weights import write_adapter
+from training import looking_over, resources, store, tasks, worker
+from training.models import Checkpoint, GenerationJob, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.recipes.fingerprints import fingerprints
 from training.recipes.run_dir import write_manifest
+from training.services.launching import open_draft
 from training.services.rounds import advance_round, launch_round
 from training.services.work import claim_work, request_cancel, return_lost
 from training.supervisor import read_log
@@ -353,6 +355,41 @@ def test_an_output_that_is_not_to_be_trusted_is_never_published(run, recipe, sto
     assert said in run.error
     assert sorted(stored.rglob("*")) == before
     assert not Checkpoint.objects.filter(run=run).exists()
+
+
+@pytest.fixture
+def untrusted(run, tmp_path) -> Checkpoint:
+    """A policy whose configuration asks for what is not on the list."""
+    base = run.inputs.get(role="base").checkpoint
+    digest = store.publish(write_adapter(tmp_path / "untrusted", bias="all"))
+    return Checkpoint.objects.create(
+        project=run.project, name="untrusted", kind="policy", digest=digest, base=base
+    )
+
+
+def test_a_run_on_a_parent_that_is_not_to_be_trusted_is_refused_before_it_starts(run, recipe, untrusted):
+    recipe("write('started', '')")
+    RunInput.objects.create(run=run, role=RunInput.Role.PARENT, checkpoint=untrusted)
+    assert (work(run).status, run.attempt) == (WorkStatus.FAILED, 1)
+    assert "has bias = 'all', which is not on the list" in run.error
+    assert not (folder_of(run) / "started").exists()
+
+
+def test_a_draft_on_such_a_parent_is_told_so_before_it_is_launched(run, recipe, untrusted):
+    recipe("write('started', '')")
+    dataset = run.inputs.get(role="data").dataset
+    drafted = open_draft(
+        project=run.project,
+        user=run.created_by,
+        method="dpo",
+        options={},
+        dataset=dataset,
+        parent=untrusted,
+    )
+    looking_over.check_run(drafted.pk)
+    drafted.refresh_from_db()
+    assert drafted.status == WorkStatus.DRAFT
+    assert "has bias = 'all', which is not on the list" in drafted.findings["problems"][0]["what"]
 
 
 def test_a_damaged_base_is_never_trained_on(run, recipe, tmp_path):
