@@ -28,6 +28,7 @@ SHAPES = {
 }
 METHODS = ("dpo", "reward", "ppo")
 OPTIONS = {"steps": 2, "save_steps": 2, "warmup_steps": 0, "max_length": 512}
+SAMPLING = {"reward": "length", "value_warmup_steps": 0}
 # (words of a prompt, words of the longest completion): short rows keep attention tables, long ones do not.
 LENGTHS = {"short": (8, 12), "long": (24, 36)}
 MAKE = """
@@ -80,7 +81,7 @@ def make_run(folder: Path, method: str, model: Path, *, lengths: tuple[int, int]
                 for b in range(a + 1, 4)
             ]
         write_pairs(folder / f"{split}.jsonl", lines)
-    chosen = {**OPTIONS, **({"reward": "length"} if method in ("ppo", "rloo", "grpo") else {}), **options}
+    chosen = {**OPTIONS, **(SAMPLING if method in ("ppo", "rloo", "grpo") else {}), **options}
     config = {"method": method, "base": str(model), "seed": 1, "threads": 1, "options": chosen}
     config["data"] = {"train": "train.jsonl", "held_out": "held_out.jsonl"}
     (folder / "config.json").write_text(json.dumps(config))

@@ -19,8 +19,11 @@ from training.recipes.run_dir import KEPT_CHECKPOINTS, RecipeError
 
 # Measured: a recipe's process on a CPU once its imports are done; what a CUDA context and its kernels take on the card.
 RUNTIME_BYTES = {"cpu": 480e6, "cuda": 900e6}
-# Measured: what the allocator holds beyond what is in use, and what a backward pass needs for a moment.
-SLACK = 1.12
+# Measured: what an allocator holds beyond what is in use. glibc's keeps more than twice the activations, whose many
+# sizes leave holes that nothing fits (with MALLOC_MMAP_THRESHOLD_=65536 it is 1.07, for half as much CPU time again);
+# logits are so large that each is given back at once.
+SPARE = {"cpu": 2.25, "cuda": 1.1}
+SLACK = 1.1
 # Rules of thumb for floating-point operations a second, used until a run of the same kind was measured.
 FLOPS = {"cpu": 35e9, "cuda": 80e12}  # of one core; of one card that computes in bfloat16
 START_SECONDS = 15.0
@@ -160,12 +163,15 @@ def estimate_memory(
         "runtime": RUNTIME_BYTES[machine.kind],
         "weights": weights,
         "adapters": trained * _ADAM + frozen * 4,
-        "activations": SLACK * _activations(shape, load, machine),
+        "activations": SPARE[machine.kind] * _activations(shape, load, machine),
         "logits": SLACK * _logits(method, shape, load.completions_together),
         "cache": _cache(options, shape, load, machine) if samples else 0,
     }
     # Held-out rows are computed without keeping anything but the logits; the file lies in memory while it is loaded.
-    evaluating = SLACK * (_logits("", shape, load.held_out_completions) + load.held_out * shape.width * 16)
+    judged = "" if method != "reward" else method
+    evaluating = SLACK * (
+        _logits(judged, shape, load.held_out_completions) + load.held_out * shape.width * 16
+    )
     resting = parts["runtime"] + weights + parts["adapters"]
     training = resting + max(parts["activations"] + parts["logits"], parts["cache"], evaluating)
     loading = parts["runtime"] + weights + (shape.file_bytes if machine.kind == "cpu" else 0)
@@ -238,26 +244,24 @@ def estimate_seconds(
             "seconds": round(START_SECONDS + rows * longer * measured["seconds_per_row"]),
             "by": measured["by"],
         }
-    passes = 4.0 if method in ("sft", "reward") else 6.0
-    if METHODS[
-        method
-    ].samples:  # sampled, and asked once of policy and reference; PPO asks and trains a value model too
-        passes = (
-            2.0 * 3
-            + 4.0 * options.get("epochs", 1) * (2 if method == "ppo" else 1)
-            + (2.0 if method == "ppo" else 0.0)
-        )
     evaluations = 2 + (steps // options["eval_steps"] if options["eval_steps"] else 0)
-    tokens = (
-        steps * load.step * passes
-        + evaluations * 2.0 * load.held_out / EVALUATED_TOGETHER * load.rows_held_out
-    )
-    speed = (
-        FLOPS[machine.kind]
-        * (machine.cores if machine.kind == "cpu" else 1)
-        * (1 if machine.dtype_bytes == 4 or machine.kind == "cuda" else 3)
-    )
-    return {"seconds": round(START_SECONDS + tokens * shape.parameters / speed), "by": None}
+    held_out = 2.0 * load.held_out / EVALUATED_TOGETHER * load.rows_held_out
+    operations = shape.parameters * (steps * load.step * _passes(method, options) + evaluations * held_out)
+    # A CPU that computes in bfloat16 is some three times as fast in it.
+    faster = 3 if machine.kind == "cpu" and machine.dtype_bytes == 2 else 1
+    speed = FLOPS[machine.kind] * faster * (machine.cores if machine.kind == "cpu" else 1)
+    return {"seconds": round(START_SECONDS + operations / speed), "by": None}
+
+
+def _passes(method: str, options: Mapping[str, Any]) -> float:
+    """Operations for each parameter of the base and each token of a step."""
+    if method in ("sft", "reward"):
+        return 4.0
+    if not METHODS[method].samples:
+        return 6.0
+    # Sampled, then asked of policy, reference and reward; each epoch trains the policy, and with PPO a value model too.
+    models = 2 if method == "ppo" else 1
+    return 2.0 * 4 + 4.0 * options.get("epochs", 1) * models
 
 
 def largest(groups: Sequence[Sequence[int]]) -> tuple[int, int]:

@@ -27,6 +27,11 @@ def refuse_unfit(options: Any) -> None:
             f"flipped_share is {options.flipped_share:g}, and only the loss robust reads it. Set loss to robust, or "
             "flipped_share to 0."
         )
+    if getattr(options, "value_warmup_steps", 0) >= options.steps:
+        raise RecipeError(
+            f"value_warmup_steps is {options.value_warmup_steps}, and the policy learns only after it, so in "
+            f"{options.steps} steps it would not learn at all. Raise steps, or lower value_warmup_steps."
+        )
     if options.warmup_steps > options.steps:
         raise RecipeError(
             f"warmup_steps is {options.warmup_steps}, more than the {options.steps} steps there are, so the learning "
