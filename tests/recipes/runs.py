@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from training.recipes.options import METHODS
 from training.recipes.run_dir import open_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,11 +54,35 @@ def some_pairs(rankings: int, seed: int) -> list[dict[str, Any]]:
     return pairs
 
 
+def some_outcomes(rankings: int, seed: int) -> list[dict[str, Any]]:
+    """The four completions of each of those rankings, the two shorter ones called good."""
+    pairs = some_pairs(rankings, seed)
+    outcomes = []
+    for start in range(0, len(pairs), 6):
+        best = pairs[start]
+        about = {name: best[name] for name in ("prompt", "ranking", "weight", "prompt_id")}
+        completions = [best["chosen"], *(pair["rejected"] for pair in pairs[start : start + 3])]
+        outcomes += [
+            {**about, "completion": completion, "label": place < 2}
+            for place, completion in enumerate(completions)
+        ]
+    return outcomes
+
+
+def some_answers(rankings: int, seed: int) -> list[dict[str, Any]]:
+    """Two written answers to each prompt of those rankings: what was called good."""
+    return [outcome for outcome in some_outcomes(rankings, seed) if outcome.pop("label")]
+
+
+ROWS = {"pairs": some_pairs, "outcomes": some_outcomes, "demonstrations": some_answers}
+
+
 def make_training_run(folder: Path, method: str, base: Path, **changes: Any) -> Path:
-    """A RUN_DIR for a LoRA recipe on pairs. `changes` go into config.json, options into the usual ones."""
+    """A RUN_DIR for a LoRA recipe on frozen data. `changes` go into config.json, options into the usual ones."""
     folder.mkdir(parents=True)
-    write_pairs(folder / "train.jsonl", some_pairs(rankings=8, seed=1))
-    write_pairs(folder / "held_out.jsonl", some_pairs(rankings=4, seed=2))
+    some_rows = ROWS[METHODS[method].reads]
+    write_pairs(folder / "train.jsonl", some_rows(rankings=8, seed=1))
+    write_pairs(folder / "held_out.jsonl", some_rows(rankings=4, seed=2))
     config = {
         "method": method,
         "base": str(base),

@@ -41,6 +41,26 @@ def test_a_bad_option_is_refused_by_name_with_its_range(method, given, named):
         assert part in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "told"),
+    [
+        ("dpo", {"flipped_share": 0.1}, "flipped_share is 0.1.*Set loss to robust, or flipped_share to 0"),
+        ("dpo", {"flipped_share": 0.1, "loss": "ipo"}, "loss is ipo"),
+        ("kto", {"batch_size": 7, "micro_batch_size": 4}, "Set batch_size to a multiple of micro_batch_size"),
+    ],
+)
+def test_options_that_do_not_fit_each_other_are_refused(method, given, told):
+    with pytest.raises(RecipeError, match=told):
+        parse_options(method, given)
+
+
+@pytest.mark.parametrize(
+    ("batch", "together", "parts"), [(24, 12, 2), (24, 24, 1), (24, 100, 1), (24, 5, 6), (7, 4, 7), (9, 4, 3)]
+)
+def test_a_step_is_computed_in_the_fewest_equal_parts_that_fit(batch, together, parts):
+    assert parse_options("dpo", {"batch_size": batch, "micro_batch_size": together}).parts == parts
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_default_is_within_its_own_bounds_and_every_option_says_what_it_is(method):
     for described in describe_options(method):

@@ -31,6 +31,8 @@ def test_pairs_are_read_as_they_were_written(tmp_path):
         ({"rejected": [{"role": "assistant"}]}, "rejected"),
         ({"weight": 0}, "weight"),
         ({"weight": "heavy"}, "weight"),
+        ({"strength": 4}, "strength"),
+        ({"strength": True}, "strength"),
     ],
 )
 def test_a_malformed_pair_names_file_line_and_field(tmp_path, change, named):
@@ -38,6 +40,12 @@ def test_a_malformed_pair_names_file_line_and_field(tmp_path, change, named):
     write_pairs(tmp_path / "train.jsonl", [good[0], good[1] | change])
     with pytest.raises(RecipeError, match=rf"train.jsonl, line 2.*{named}"):
         read_pairs(tmp_path / "train.jsonl")
+
+
+def test_strength_is_kept_where_annotators_were_asked(tmp_path):
+    plain = some_pairs(rankings=1, seed=1)[0]
+    write_pairs(tmp_path / "train.jsonl", [plain, plain | {"strength": None}, plain | {"strength": 3}])
+    assert [pair.strength for pair in read_pairs(tmp_path / "train.jsonl")] == [None, None, 3]
 
 
 def test_a_pair_of_equal_completions_is_refused(tmp_path):

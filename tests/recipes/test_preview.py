@@ -332,7 +332,7 @@ def test_a_line_that_is_no_row_is_named(tiny_model, tmp_path, row):
         ("ppo", {"reward": "valid_json", "json_schema": "{"}, "json_schema is not JSON"),
         ("ppo", {"reward": "length", "max_new_tokens": 64, "max_length": 64}, "Raise max_length"),
         ("ppo", {"reward": "length", "steps": 2, "warmup_steps": 0}, "it would not learn at all"),
-        ("dpo", {"flipped_share": 0.1}, "only the loss robust reads it"),
+        ("dpo", {"flipped_share": 0.1}, "which only the robust loss takes into account"),
         ("dpo", {"steps": 4, "warmup_steps": 5}, "never reach its peak"),
     ],
 )

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.recipes import loading
-from training.recipes.rendering import conversation_ids, neutralise, prompt_ids, with_system_prompt
+from training.recipes.rendering import (
+    completion_row,
+    completion_rows,
+    conversation_ids,
+    neutralise,
+    prompt_ids,
+    with_system_prompt,
+)
 from training.recipes.run_dir import RecipeError
 
 CONTROL_IDS = {0, 1, 2}  # of the tiny model: <|endoftext|>, <|im_start|>, <|im_end|>
@@ -66,6 +73,51 @@ def test_a_prompt_ends_where_the_assistant_starts_and_begins_its_conversation(to
     ids = prompt_ids(tokenizer, prompt)
     assert tokenizer.decode(ids).endswith("<|im_start|>assistant\n")
     assert conversation_ids(tokenizer, [*prompt, {"role": "assistant", "content": "b"}])[: len(ids)] == ids
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+ASKED = [{"role": "user", "content": "a"}]
+
+
+@pytest.mark.parametrize("text", ["b", "", "\n\nb", "b<|im_end|>\n<|im_start|>user\nc", "ünï 🙂"])
+def test_a_completion_is_its_text_and_its_end_of_turn_and_nothing_of_the_prompt(tokenizer, text):
+    row = completion_row(tokenizer, ASKED, said(text))
+    assert list(row.ids[: row.prompt]) == prompt_ids(tokenizer, ASKED)
+    completion = list(row.ids[row.prompt :])
+    assert tokenizer.decode(completion) == neutralise(tokenizer, text) + "<|im_end|>\n"
+    assert controls(completion) == [2]
+
+
+@pytest.mark.parametrize("text", ["b", "\n\n\nb", " \n b", "\n" * 9])
+def test_a_completion_never_melts_into_the_prompt(default_model, text):
+    tokenizer = loading.load_tokenizer(default_model)
+    row = completion_row(tokenizer, ASKED, said(text))
+    assert list(row.ids[: row.prompt]) == prompt_ids(tokenizer, ASKED)
+    assert tokenizer.decode(row.ids[row.prompt :]) == f"{text}<|im_end|>\n"
+    assert tokenizer.decode(row.ids) == tokenizer.decode(conversation_ids(tokenizer, [*ASKED, *said(text)]))
+
+
+def test_equal_completions_are_rendered_once(tokenizer):
+    first, other, again = completion_rows(tokenizer, [(ASKED, said(text)) for text in ("b", "c", "b")])
+    assert first is again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}Think!{% endif %}",
+        "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}",
+    ],
+    ids=["asks otherwise than it answers", "leaves answers out"],
+)
+def test_a_template_that_cannot_mark_the_completion_is_refused(tokenizer, monkeypatch, template):
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(RecipeError, match=r"told from the prompt.*mend its chat_template"):
+        completion_row(tokenizer, ASKED, said("b"))
 
 
 def test_a_contestants_system_prompt_comes_before_the_prompts_own():

@@ -1,4 +1,4 @@
-"""Reward model and DPO on a tiny random model: they learn, they resume to the same weights, they say what is wrong."""
+"""The recipes on frozen data, on a tiny random model: they learn, resume to the same weights, and say what is wrong."""
 
 import errno
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.runs import (
+    ROWS,
     make_training_run,
     metrics_of,
     result_of,
@@ -20,10 +21,19 @@ from tests.recipes.runs import (
     write_pairs,
 )
 from training.recipes.fingerprints import fingerprints
+from training.recipes.options import METHODS as described
 from training.recipes.run_dir import RecipeError, explain, find_damage, open_run
 from training.recipes.training_loop import evaluate_held_out
 
-METHODS = ("reward", "dpo")
+METHODS = ("sft", "reward", "dpo", "kto")
+# What each measures on held-out rows, and how many rows the usual run has for it.
+FIGURES = {"sft": "loss", "reward": "accuracy", "dpo": "accuracy", "kto": "accuracy"}
+COUNTS = {
+    "sft": {"answers": 8, "train_answers": 16},
+    "reward": {"pairs": 24, "train_pairs": 48},
+    "dpo": {"pairs": 24, "train_pairs": 48},
+    "kto": {"pairs": 16, "train_good": 16, "train_bad": 16},
+}
 
 
 def weights_of(folder: Path) -> bytes:
@@ -49,18 +59,20 @@ def finished(request, tiny_model, tmp_path_factory) -> tuple[str, Path, dict]:
     return request.param, folder, run_here(folder)
 
 
-def test_it_learns_and_says_how_well_on_held_out_pairs(finished):
+def test_it_learns_and_says_how_well_on_held_out_rows(finished):
     method, _, metrics = finished
-    assert metrics["accuracy"] > metrics["at_start"]["accuracy"]
+    figure, start = FIGURES[method], metrics["at_start"]
+    assert metrics[figure] < start[figure] if figure == "loss" else metrics[figure] > start[figure]
     low, high = metrics["interval"]
-    assert low <= metrics["accuracy"] <= high
-    assert (metrics["pairs"], metrics["train_pairs"]) == (24, 48)
-    assert metrics["margin"] > metrics["at_start"]["margin"]
+    assert low <= metrics[figure] <= high
+    assert {name: metrics[name] for name in COUNTS[method]} == COUNTS[method]
     assert metrics["last_loss"] < metrics["first_loss"]
-    if method == "dpo":
-        assert metrics["first_loss"] == pytest.approx(0.6931, abs=1e-3)
-        assert metrics["at_start"]["accuracy"] == 0.5
-    else:
+    if method != "sft":
+        assert metrics["margin"] > start["margin"]
+    if method in ("dpo", "kto"):
+        assert metrics["first_loss"] == pytest.approx({"dpo": 0.6931, "kto": 0.5}[method], abs=1e-3)
+        assert start["accuracy"] == 0.5
+    if method == "reward":
         assert metrics["length_baseline"] | {"interval": None} == {
             "accuracy": 1.0,
             "interval": None,
@@ -70,11 +82,13 @@ def test_it_learns_and_says_how_well_on_held_out_pairs(finished):
 
 
 def test_its_measurements_can_be_followed_live(finished):
-    _, folder, _ = finished
+    method, folder, _ = finished
     seen = {(line["name"], line["step"]) for line in metrics_of(folder)}
-    for name in ("loss", "learning_rate", "grad_norm", "accuracy", "margin"):
+    in_training = {"sft": {"token_accuracy"}, "kto": {"margin", "kl"}}.get(method, {"accuracy", "margin"})
+    for name in {"loss", "learning_rate", "grad_norm"} | in_training:
         assert {(name, step) for step in range(1, 7)} <= seen
-    for name in ("accuracy", "accuracy_low", "accuracy_high", "margin"):
+    figure = FIGURES[method]
+    for name in (figure, f"{figure}_low", f"{figure}_high"):
         assert {(f"held_out/{name}", 0), (f"held_out/{name}", 6)} <= seen
     assert json.loads((folder / "progress.json").read_text()) == {"step": 6, "of": 6, "phase": "saving"}
 
@@ -239,15 +253,16 @@ def test_what_an_adapter_was_trained_to_read_is_written_beside_it(finished, tiny
 
 
 def test_a_policy_carries_on_from_its_parent_which_is_its_reference(finished, tiny_model, tmp_path):
-    method, parent, _ = finished
+    method, parent, of_parent = finished
     child = make_training_run(tmp_path / "child", method, tiny_model, parent=str(parent / "output"))
     metrics = run_here(child)
     assert weights_of(child) != weights_of(parent)
-    if method == "dpo":
-        assert metrics["first_loss"] == pytest.approx(0.6931, abs=1e-3)
+    if method in ("dpo", "kto"):
+        assert metrics["first_loss"] == pytest.approx({"dpo": 0.6931, "kto": 0.5}[method], abs=1e-3)
         assert metrics["at_start"]["margin"] == pytest.approx(0.0, abs=1e-4)
-    else:
-        assert metrics["at_start"]["accuracy"] > 0.9
+    else:  # it starts where the parent ended
+        figure = FIGURES[method]
+        assert metrics["at_start"][figure] == pytest.approx(of_parent[figure], abs=1e-3)
     resumed = make_training_run(tmp_path / "resumed", method, tiny_model, parent=str(parent / "output"))
     shutil.copytree(child / "checkpoints" / "step-4", resumed / "checkpoints" / "step-4")
     run_here(resumed)
@@ -256,7 +271,7 @@ def test_a_policy_carries_on_from_its_parent_which_is_its_reference(finished, ti
 
 def test_a_parent_of_the_other_kind_is_refused(finished, tiny_model, tmp_path):
     kind, parent, _ = finished
-    method = METHODS[1 - METHODS.index(kind)]
+    method = "dpo" if kind == "reward" else "reward"
     folder = make_training_run(tmp_path / "run", method, tiny_model, parent=str(parent / "output"))
     with pytest.raises(RecipeError, match="LoRA adapter is needed here"):
         run_here(folder)
@@ -292,28 +307,69 @@ def test_an_adapter_that_does_not_change_is_an_error(tiny_model, tmp_path):
         run_here(folder)
 
 
-def test_pairs_that_are_too_long_are_counted(tiny_model, tmp_path):
-    long = some_pairs(rankings=9, seed=1)
-    long[0] = long[0] | {"chosen": [{"role": "assistant", "content": "x" * 300}]}
-    for method, counted in (
-        ("reward", {"dropped": 1, "truncated": 0}),
-        ("dpo", {"dropped": 0, "truncated": 1}),
-    ):
-        folder = make_training_run(
-            tmp_path / method, method, tiny_model, options={"steps": 2, "max_length": 200}
-        )
-        write_pairs(folder / "train.jsonl", long)
-        metrics = run_here(folder)
-        assert {name: metrics[name] for name in counted} == counted
+LONG = [{"role": "assistant", "content": "x" * 300}]
 
 
-def test_a_prompt_that_leaves_nothing_of_its_completions_is_an_error(tiny_model, tmp_path):
-    dpo = make_training_run(tmp_path / "dpo", "dpo", tiny_model, options={"max_length": 40})
-    with pytest.raises(RecipeError, match=r"12 prompts alone fill max_length = 40.*one is prompt 1-0"):
-        run_here(dpo)
-    reward = make_training_run(tmp_path / "reward", "reward", tiny_model, options={"max_length": 40})
-    with pytest.raises(RecipeError, match=r"All 48 pairs are longer than max_length = 40"):
-        run_here(reward)
+@pytest.mark.parametrize(
+    ("method", "changes", "counted"),
+    [
+        ("sft", {"completion": LONG}, {"dropped": 0, "truncated": 1}),
+        ("reward", {"chosen": LONG}, {"dropped": 1, "truncated": 0}),
+        ("dpo", {"chosen": LONG}, {"dropped": 0, "truncated": 1}),
+        ("kto", {"completion": LONG}, {"dropped": 0, "truncated": 1}),
+    ],
+)
+def test_rows_that_are_too_long_are_counted(tiny_model, tmp_path, method, changes, counted):
+    options = {"steps": 1, "max_length": 200}
+    folder = make_training_run(tmp_path / "run", method, tiny_model, options=options)
+    rows = ROWS[described[method].reads](rankings=9, seed=1)
+    write_pairs(folder / "train.jsonl", [rows[0] | changes, *rows[1:]])
+    metrics = run_here(folder)
+    assert {name: metrics[name] for name in counted} == counted
+
+
+@pytest.mark.parametrize(("method", "rows"), [("sft", 16), ("dpo", 48), ("kto", 32)])
+def test_a_prompt_that_leaves_nothing_of_its_completion_is_an_error(tiny_model, tmp_path, method, rows):
+    folder = make_training_run(tmp_path / "run", method, tiny_model, options={"max_length": 40})
+    told = rf"In {rows} rows the prompt alone fills max_length = 40.*first is train.jsonl, line 1 .*Raise max_length"
+    with pytest.raises(RecipeError, match=told):
+        run_here(folder)
+
+
+def test_pairs_that_are_all_too_long_for_a_reward_model_are_an_error(tiny_model, tmp_path):
+    folder = make_training_run(tmp_path / "run", "reward", tiny_model, options={"max_length": 40})
+    told = r"0 rows are left.*48 are longer than max_length = 40 tokens, the first is train.jsonl, line 1 .*Raise max"
+    with pytest.raises(RecipeError, match=told):
+        run_here(folder)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_too_few_rows_to_learn_from_are_an_error(tiny_model, tmp_path, method):
+    folder = make_training_run(tmp_path / "run", method, tiny_model)
+    write_pairs(folder / "train.jsonl", ROWS[described[method].reads](rankings=2, seed=1)[:7])
+    with pytest.raises(RecipeError, match=r"\d rows are left.*at least 8 are needed"):
+        run_here(folder)
+
+
+def test_chosen_and_rejected_that_are_equal_once_they_are_cut_are_an_error(tiny_model, tmp_path):
+    folder = make_training_run(tmp_path / "run", "dpo", tiny_model, options={"max_length": 200})
+    pairs = some_pairs(rankings=8, seed=1)
+    ends = [[{"role": "assistant", "content": "x" * 300 + end}] for end in "ab"]
+    pairs[4] |= {"chosen": ends[0], "rejected": ends[1]}
+    write_pairs(folder / "train.jsonl", pairs)
+    told = r"In 1 rows chosen and rejected are the same tokens within max_length = 200.*train.jsonl, line 5 .*Raise"
+    with pytest.raises(RecipeError, match=told):
+        run_here(folder)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto"])
+def test_a_template_that_cannot_mark_the_completion_is_refused(tiny_model, tmp_path, method):
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    template = "{% for m in messages %}{{ m['role'] }}{{ m['content'] }}<|im_end|>{% endfor %}"
+    (base / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}Think!{% endif %}")
+    folder = make_training_run(tmp_path / "run", method, base)
+    with pytest.raises(RecipeError, match=r"answer can't be told from the prompt.*mend its chat_template"):
+        run_here(folder)
 
 
 def test_missing_data_is_named(tiny_model, tmp_path):

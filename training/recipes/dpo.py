@@ -5,32 +5,31 @@
 TRL's DPOTrainer on a LoRA adapter; the reference model is the same model without the adapter, or with a
 frozen copy of the parent adapter. Departures from the paper: LoRA instead of all weights, AdamW instead of
 RMSprop and a higher learning rate to go with it; the pairs of a ranking share a batch, and each completion is
-computed once in it.
+computed once in it. Two other losses can take the place of its own: IPO (Azar et al. 2023, 2310.12036), as in TRL on
+log-probabilities per token, and robust DPO (Chowdhury et al. 2024, 2403.00409); and the plain loss on chosen
+completions can be added (Pang et al. 2024, 2404.19733).
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from peft import PeftModel, TaskType
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import DPOConfig, DPOTrainer
-from trl.trainer.utils import use_adapter
 
 from training.recipes import held_out, loading, training_loop
+from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import completion_log_probs
-from training.recipes.options import parse_options
+from training.recipes.log_probs import log_probs
+from training.recipes.options import DpoOptions, parse_options
 from training.recipes.pairs import Pair, read_pairs, training_order
-from training.recipes.rendering import neutralise_messages, prompt_ids
-from training.recipes.run_dir import RecipeError, RunDir, run
+from training.recipes.rendering import completion_rows
+from training.recipes.run_dir import RunDir, run
 
-Row = tuple[int, tuple[int, ...]]  # (number of prompt tokens, all tokens)
-EVALUATED_TOGETHER = 16
-FIRST_LOSS = float(np.log(2))  # the policy starts as its reference, so no pair has a margin yet
+AT_START = 0.02  # how far from its due the first loss or margin may be: bfloat16 rounds
 
 
 def main(run: RunDir) -> dict[str, Any]:
@@ -40,9 +39,13 @@ def main(run: RunDir) -> dict[str, Any]:
     base, parent = Path(run.config["base"]), run.config.get("parent")
     run.report_progress(0, options.steps, "loading")
 
-    train = read_pairs(run.path / run.config["data"]["train"])
-    test = read_pairs(run.path / run.config["data"]["held_out"])
     tokenizer = loading.load_tokenizer(base)
+    train, train_rows, cut = read(
+        run.path / run.config["data"]["train"], tokenizer, options.max_length, FEWEST
+    )
+    test, test_rows, test_cut = read(
+        run.path / run.config["data"]["held_out"], tokenizer, options.max_length, 1
+    )
     order = training_order(train, options.steps * options.batch_size, run.config["seed"])
 
     set_seed(run.config["seed"])
@@ -54,31 +57,33 @@ def main(run: RunDir) -> dict[str, Any]:
         loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
         model = PeftModel.from_pretrained(model, parent, is_trainable=True)
 
-    trainer = DPOTrainer(
+    trainer = TrainerOnTokens(
         model=model,
         args=DPOConfig(
-            **training_loop.trainer_settings(run, options), beta=options.beta, max_length=options.max_length
+            **training_loop.trainer_settings(run, options),
+            **loss_settings(options),
+            beta=options.beta,
+            max_length=options.max_length,
         ),
-        train_dataset=as_dataset(train, tokenizer),
-        eval_dataset=as_dataset(test, tokenizer),
+        train_dataset=Dataset.from_list([as_tokens(chosen, rejected) for chosen, rejected in train_rows]),
         processing_class=tokenizer,
         peft_config=lora,
     )
-    refuse_dropped(trainer, train + test, tokenizer, options.max_length)
-    train_rows, test_rows = completions_of(trainer.train_dataset), completions_of(trainer.eval_dataset)
-    lengths = [max(len(chosen[1]), len(rejected[1])) for chosen, rejected in train_rows + test_rows]
     trainer.train_dataset = trainer.train_dataset.select(order)
+    longest = max(len(row.ids) for sides in train_rows + test_rows for row in sides)
     base_model = trainer.model.get_base_model()
-    base_model.set_attn_implementation(loading.attention_for(min(max(lengths), options.max_length)))
+    base_model.set_attn_implementation(loading.attention_for(min(longest, options.max_length)))
     completion_log_probs(base_model)
 
+    judged = [row for sides in test_rows for row in sides]
     reference: dict[Row, float] = {}  # log p of each held-out completion: computed once, it does not change
 
     def evaluate() -> dict[str, Any]:
         if not reference:
-            reference.update(log_probs(trainer, test_rows, of_reference=True))
+            reference.update(log_probs(trainer, judged, options.max_length, of_reference=True))
         # At the start the policy is its reference, as the first loss will confirm: no need to compute it twice.
-        policy = reference if trainer.state.global_step == 0 else log_probs(trainer, test_rows)
+        at_start = trainer.state.global_step == 0
+        policy = reference if at_start else log_probs(trainer, judged, options.max_length)
         gained = {row: policy[row] - reference[row] for row in policy}
         margins = options.beta * np.array(
             [gained[chosen] - gained[rejected] for chosen, rejected in test_rows]
@@ -86,12 +91,9 @@ def main(run: RunDir) -> dict[str, Any]:
         return {**held_out.accuracy(margins.tolist(), test), "margin": float(margins.mean())}
 
     metrics = training_loop.train(trainer, run, options, evaluate)
-    if abs(metrics["first_loss"] - FIRST_LOSS) > 0.02:
-        raise RuntimeError(
-            f"the first loss is {metrics['first_loss']:.4f}, not log 2: the reference is not the parent"
-        )
-    metrics |= {"train_pairs": len(train), "dropped": 0}
-    metrics["truncated"] = sum(length > options.max_length for length in lengths)
+    logged = trainer.state.log_history
+    refuse_wrong_start(options, next(entry for entry in logged if "rewards/margins" in entry))
+    metrics |= {"train_pairs": len(train), **{name: cut[name] + test_cut[name] for name in cut}}
 
     run.report_progress(options.steps, options.steps, "saving")
     facts = {"method": "dpo", "seed": run.config["seed"], "options": run.config["options"]}
@@ -99,67 +101,63 @@ def main(run: RunDir) -> dict[str, Any]:
     return metrics
 
 
-def as_dataset(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Pairs in TRL's conversational format, control tokens neutralised; TRL applies the chat template itself."""
-    fields = ("prompt", "chosen", "rejected")
-    return Dataset.from_list(
-        [{f: neutralise_messages(tokenizer, getattr(p, f)) for f in fields} for p in pairs]
-    )
+class TrainerOnTokens(DPOTrainer):
+    """TRL's trainer on rows that are tokens already."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        return dataset
 
 
-def refuse_dropped(
-    trainer: DPOTrainer, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> None:
-    """Raise RecipeError when a prompt leaves its completions no room: TRL drops such pairs without a word."""
-    if len(trainer.train_dataset) + len(trainer.eval_dataset) == len(pairs):
-        return
-    names = {pair.prompt_id for pair in pairs if len(prompt_ids(tokenizer, pair.prompt)) >= max_length}
-    raise RecipeError(
-        f"{len(names)} prompts alone fill max_length = {max_length} tokens, so nothing of their completions would be "
-        f"learnt; one is {min(names)}. Raise max_length, or leave them out of the dataset."
-    )
+def read(
+    path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, fewest: int
+) -> tuple[list[Pair], list[tuple[Row, Row]], dict[str, int]]:
+    """The pairs of a file, their tokens as (chosen, rejected), and counts of what was cut."""
+    pairs = read_pairs(path)
+    chosen = completion_rows(tokenizer, [(pair.prompt, pair.chosen) for pair in pairs])
+    rejected = completion_rows(tokenizer, [(pair.prompt, pair.rejected) for pair in pairs])
+    return learnable(pairs, list(zip(chosen, rejected, strict=True)), max_length, fewest=fewest)
 
 
-def completions_of(rows: Dataset) -> list[tuple[Row, Row]]:
-    """(chosen, rejected) of each pair, as TRL has tokenised it."""
-    return [
-        (
-            (len(row["prompt_ids"]), tuple(row["prompt_ids"] + row["chosen_ids"])),
-            (len(row["prompt_ids"]), tuple(row["prompt_ids"] + row["rejected_ids"])),
+def as_tokens(chosen: Row, rejected: Row) -> dict[str, tuple[int, ...]]:
+    """A pair as DPOTrainer reads it."""
+    return {
+        "prompt_ids": chosen.ids[: chosen.prompt],
+        "chosen_ids": chosen.ids[chosen.prompt :],
+        "rejected_ids": rejected.ids[rejected.prompt :],
+    }
+
+
+def loss_settings(options: DpoOptions) -> dict[str, Any]:
+    """Which losses TRL adds up, and how: sigmoid and ipo with beta, robust with the share of flipped judgments too."""
+    losses, weights = [options.loss], [1.0]
+    if options.sft_weight:
+        losses, weights = [*losses, "sft"], [*weights, options.sft_weight]
+    return {"loss_type": losses, "loss_weights": weights, "label_smoothing": options.flipped_share}
+
+
+def refuse_wrong_start(options: DpoOptions, first: dict[str, float]) -> None:
+    """Raise RuntimeError unless the policy started as its reference: `first` is what TRL logged of the first step.
+
+    Then no pair has a margin yet, and the loss is what that makes it. The plain loss on chosen completions, when it is
+    added, is not known beforehand, but never negative.
+    """
+    due = loss_without_margin(options)
+    beyond = first["loss"] - due
+    near = AT_START * max(1.0, due)
+    if (
+        abs(first["rewards/margins"]) > AT_START
+        or beyond < -near
+        or (beyond > near and not options.sft_weight)
+    ):
+        raise RuntimeError(
+            f"the first loss is {first['loss']:.4f} at a margin of {first['rewards/margins']:.4f}, not {due:.4f} at 0: "
+            "the reference is not the parent"
         )
-        for row in rows
-    ]
 
 
-@torch.no_grad()
-def log_probs(
-    trainer: DPOTrainer, pairs: Sequence[tuple[Row, Row]], of_reference: bool = False
-) -> dict[Row, float]:
-    """log p(completion | prompt) of every different row in `pairs`, under the policy or under its reference."""
-    model = trainer.model.eval()
-    rows = sorted({row for pair in pairs for row in pair}, key=lambda row: (len(row[1]), row))
-    found: dict[Row, float] = {}
-    adapter = (
-        use_adapter(model, "ref" if "ref" in model.peft_config else None) if of_reference else nullcontext()
-    )
-    with adapter, trainer.compute_loss_context_manager():
-        for start in range(0, len(rows), EVALUATED_TOGETHER):
-            batch = rows[start : start + EVALUATED_TOGETHER]
-            padded = trainer.processing_class.pad(
-                {"input_ids": [list(ids[: trainer.args.max_length]) for _, ids in batch]},
-                padding_side="right",
-                return_tensors="pt",
-            ).to(model.device)
-            ids, mask = padded["input_ids"], padded["attention_mask"]  # (batch, seq)
-            places = torch.arange(ids.shape[1], device=model.device)
-            starts = torch.tensor([prompt for prompt, _ in batch], device=model.device)[:, None]
-            labels = ids.masked_fill((mask == 0) | (places < starts), -100)
-            output = model(
-                input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, use_cache=False
-            )
-            found |= zip(batch, output.log_probs.sum(dim=1).tolist(), strict=True)
-    model.train()
-    return found
+def loss_without_margin(options: DpoOptions) -> float:
+    """What the preference loss is when chosen and rejected have gained alike."""
+    return 1 / (2 * options.beta) ** 2 if options.loss == "ipo" else math.log(2)
 
 
 if __name__ == "__main__":

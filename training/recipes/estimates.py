@@ -27,7 +27,7 @@ SLACK = 1.1
 # Rules of thumb for floating-point operations a second, used until a run of the same kind was measured.
 FLOPS = {"cpu": 35e9, "cuda": 80e12}  # of one core; of one card that computes in bfloat16
 START_SECONDS = 15.0
-EVALUATED_TOGETHER = 16  # held-out rows, as recipes/dpo.py has it
+EVALUATED_TOGETHER = 16  # held-out rows, as recipes/log_probs.py has it
 _ADAM = 16  # bytes for each trained number: itself, its gradient and two moments, in float32
 _DTYPE_BYTES = {
     "F64": 8,

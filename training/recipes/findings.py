@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from training.recipes.cutting import fate_of
+
 Message = Mapping[str, str]
 # More than this share of cut rows has to be accepted by whoever launches.
 CUT_WITHOUT_ASKING = 0.01
@@ -64,7 +66,7 @@ PROBLEMS = {
         "A completion is empty, so there is nothing to learn from it.",
         "Have the judgment withdrawn or revised, and freeze a new dataset without it.",
     ),
-    "wholly": (
+    "cut_away": (
         "The prompt alone fills max_length = {max_length} tokens, so nothing of the completion is left.",
         "Raise max_length, or freeze a dataset without this round.",
     ),
@@ -88,31 +90,23 @@ def judge(method: str, rows: Iterable[Row], *, max_length: int, max_new_tokens: 
     """Sort out rows as the recipe of `method` would: a reward model drops what is too long, others cut its end."""
     found = Found()
     for row in rows:
-        problem = _problem(method, row, max_length, max_length - max_new_tokens)
-        if problem:
-            found.problems[problem].append(row)
-        elif method == "reward" and row.longest > max_length:
+        fate = _fate(method, row, max_length, max_length - max_new_tokens)
+        if fate in PROBLEMS:
+            found.problems[fate].append(row)
+        elif fate == "too_long":
             found.dropped.append(row)
-        elif row.sides and row.longest > max_length:
+        elif fate == "truncated":
             found.truncated.append(row)
     return found
 
 
-def _problem(method: str, row: Row, max_length: int, room: int) -> str | None:
+def _fate(method: str, row: Row, max_length: int, room: int) -> str:
     if not row.sides:
-        return "room" if row.prompt > room else None
-    if not all(side.text.strip() for side in row.sides):
-        return "empty"
-    if method == "reward":
-        chosen, rejected = row.sides
-        return "equal" if chosen.ids == rejected.ids else None
-    if not all(side.is_marked for side in row.sides):
-        return "unmarked"
-    if any(side.prompt >= max_length for side in row.sides):
-        return "wholly"
-    if len({side.ids[:max_length] for side in row.sides}) < len(row.sides):
-        return "equal"
-    return None
+        return "room" if row.prompt > room else "kept"
+    texts, whole = [side.text for side in row.sides], method == "reward"
+    fate = fate_of(texts, row.sides, max_length, whole=whole)
+    is_marked = whole or fate == "empty" or all(side.is_marked for side in row.sides)
+    return fate if is_marked else "unmarked"
 
 
 def tell_problems(found: Found, *, max_length: int, max_new_tokens: int = 0) -> list[dict[str, Any]]:

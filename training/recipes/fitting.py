@@ -22,11 +22,6 @@ def refuse_unfit(options: Any) -> None:
                 f"max_new_tokens is {options.max_new_tokens} and leaves a prompt no room within max_length = "
                 f"{options.max_length}. Raise max_length, or lower max_new_tokens."
             )
-    if getattr(options, "flipped_share", 0.0) and options.loss != "robust":
-        raise RecipeError(
-            f"flipped_share is {options.flipped_share:g}, and only the loss robust reads it. Set loss to robust, or "
-            "flipped_share to 0."
-        )
     if getattr(options, "value_warmup_steps", 0) >= options.steps:
         raise RecipeError(
             f"value_warmup_steps is {options.value_warmup_steps}, and the policy learns only after it, so in "

@@ -7,7 +7,7 @@ to every pair that holds it. The gradient is the sum over those pairs, as before
 On a CPU, TRL also projects every token, prompts included, onto the whole vocabulary, and accumulates
 gradients by float32 products: two thirds of a DPO step. `completion_log_probs` projects completion tokens
 only and leaves the products in the dtype of the model. On GPUs TRL has kernels for this, so there only equal
-rows are shared.
+rows are shared; so too for models that scale or cap what their language head gives.
 """
 
 import functools
@@ -33,13 +33,26 @@ def share_equal_rows(model: PreTrainedModel) -> None:
     model.forward = types.MethodType(forward, model)
 
 
+# Options of a model that change what its language head gives. TRL knows them all.
+HEAD_OPTIONS = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+)
+FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1", "label_mask")
+
+
 def completion_log_probs(model: PreTrainedModel) -> None:
-    """Replace the fused language head that DPOTrainer gave `model` (its base model, inside peft).
+    """Replace the fused language head that a trainer of TRL gave `model` (its base model, inside peft).
 
     Called with `fused_lm_head=True` it returns what TRL reads, each (batch, seq - 1) and zero where the label
     is -100.
     """
     fused_by_trl = model.forward
+    config = model.config.get_text_config()
+    has_plain_head = all(getattr(config, name, None) in (None, 1.0) for name in HEAD_OPTIONS)
 
     @functools.wraps(type(model).forward)
     def forward(
@@ -48,16 +61,15 @@ def completion_log_probs(model: PreTrainedModel) -> None:
         if not fused_lm_head:
             return fused_by_trl(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
         (ids, mask, labels), where = different_rows(input_ids, attention_mask, labels)
-        if ids.device.type == "cpu":
+        if ids.device.type == "cpu" and has_plain_head:
             hidden = self.base_model(input_ids=ids, attention_mask=mask, **kwargs).last_hidden_state[:, :-1]
             fields = _token_statistics(hidden, labels[:, 1:], self.get_output_embeddings())
         else:
             output = fused_by_trl(
                 input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **kwargs
             )
-            fields = {
-                name: getattr(output, name) for name in ("log_probs", "entropy", "mean_logits", "is_top1")
-            }
+            given = {name: getattr(output, name) for name in FIELDS}  # a trainer asks for some of them
+            fields = {name: field for name, field in given.items() if field is not None}
         return FusedCausalLMOutput(**{name: field[where] for name, field in fields.items()})
 
     model.forward = types.MethodType(forward, model)
@@ -90,6 +102,7 @@ def _token_statistics(
             fields["entropy"] = -(all_log_probs.exp() * all_log_probs).sum(dim=-1)
             fields["mean_logits"] = logits.mean(dim=-1)
             fields["is_top1"] = logits.argmax(dim=-1) == targets
-    return {
+    found = {
         name: field.new_zeros(judged.shape).masked_scatter(judged, field) for name, field in fields.items()
     }
+    return found | {"label_mask": judged}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.recipes.option_fields import describe, fill, option
+from training.recipes.run_dir import RecipeError
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,14 @@ class TrainingOptions:
         source="an evaluation costs as much as a few steps",
     )
 
+    @property
+    def parts(self) -> int:
+        """In how many equal parts a step is computed: the fewest of at most micro_batch_size rows each."""
+        sizes = range(1, self.batch_size + 1)
+        return next(
+            n for n in sizes if self.batch_size % n == 0 and self.batch_size // n <= self.micro_batch_size
+        )
+
 
 @dataclass(frozen=True)
 class SftOptions(TrainingOptions):
@@ -208,6 +217,13 @@ class DpoOptions(TrainingOptions):
         source="Pang et al. 2024 (iterative RPO), where it is 1",
     )
 
+    def __post_init__(self) -> None:
+        if self.flipped_share and self.loss != "robust":
+            raise RecipeError(
+                f"flipped_share is {self.flipped_share:g}, which only the robust loss takes into account, and loss is "
+                f"{self.loss}. Set loss to robust, or flipped_share to 0."
+            )
+
 
 @dataclass(frozen=True)
 class KtoOptions(TrainingOptions):
@@ -218,10 +234,11 @@ class KtoOptions(TrainingOptions):
     )
     micro_batch_size: int = option(
         12,
-        "Completions computed together; their mean is the point of reference of the loss, so it is at least 2.",
+        "Completions computed together, at least 2: put to each other's prompts they give the loss its zero point. "
+        "Fewer make that noisier, so the result is not quite the same.",
         low=2,
         high=4096,
-        source="Ethayarajh et al. 2024, section 4.2",
+        source="Ethayarajh et al. 2024, section 4",
     )
     beta: float = _beta(0.1, "Ethayarajh et al. 2024, section 4; TRL")
     desirable_weight: float = option(
@@ -230,6 +247,14 @@ class KtoOptions(TrainingOptions):
     undesirable_weight: float = option(
         1.0, "Weight of bad completions.", low=0.0, high=100.0, source="Ethayarajh et al. 2024, section 4"
     )
+
+    def __post_init__(self) -> None:
+        if self.batch_size // self.parts < 2:
+            raise RecipeError(
+                f"A batch_size of {self.batch_size} can't be computed in equal parts of 2 or more within a "
+                f"micro_batch_size of {self.micro_batch_size}, and KTO needs other completions beside each. Set "
+                "batch_size to a multiple of micro_batch_size."
+            )
 
 
 REWARDS = ("reward_model", "valid_json", "required_words", "length")

@@ -3,18 +3,21 @@
 One pair per line of a JSONL file, in TRL's preference format with what the platform knows about it:
 
     {"prompt": [messages], "chosen": [message], "rejected": [message], "ranking": id, "weight": 1.0,
-    "prompt_id": id}
+    "prompt_id": id, "strength": 1, 2, 3 or null}
 """
 
 import json
 import random
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from training.recipes.run_dir import RecipeError
+
+STRENGTHS = (1, 2, 3)  # slight, clear, strong
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,20 +30,19 @@ class Pair:
     ranking: str
     weight: float
     prompt_id: str
+    strength: int | None = None  # how strongly it was preferred, where annotators were asked
+    where: str = field(default="", compare=False)  # file and line, for errors
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        return self.chosen[-1]["content"], self.rejected[-1]["content"]
 
 
 def read_pairs(path: Path) -> list[Pair]:
     """All pairs of a file. Raises RecipeError naming file, line and field of the first bad one, or when there
     is none.
     """
-    if not path.is_file():
-        raise RecipeError(f"{path} is missing: config.json names it as data.")
-    with path.open(encoding="utf-8") as file:
-        pairs = [
-            _read_pair(line, f"{path.name}, line {number}")
-            for number, line in enumerate(file, 1)
-            if line.strip()
-        ]
+    pairs = read_lines(path, _read_pair)
     if not pairs:
         raise RecipeError(
             f"{path.name} holds no pairs. Collect judgments that prefer one completion to another first."
@@ -48,28 +50,61 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
-def _read_pair(line: str, where: str) -> Pair:
+def read_lines(path: Path, read: Callable[[dict[str, Any], str], T]) -> list[T]:
+    """What `read` makes of each line, given its object and where it stands. Raises RecipeError naming a bad line."""
+    if not path.is_file():
+        raise RecipeError(f"{path} is missing: config.json names it as data.")
+    with path.open(encoding="utf-8") as file:
+        return [
+            read(_object(line, f"{path.name}, line {number}"), f"{path.name}, line {number}")
+            for number, line in enumerate(file, 1)
+            if line.strip()
+        ]
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise RecipeError(f"{where}: not JSON ({error}).") from None
     if not isinstance(row, dict):
-        raise RecipeError(f"{where}: a pair must be an object.")
-    for field in ("prompt", "chosen", "rejected"):
-        if not are_messages(row.get(field)):
-            raise RecipeError(
-                f'{where}, {field}: give a list of messages, each {{"role": text, "content": text}}.'
-            )
+        raise RecipeError(f"{where}: give an object.")
+    return row
+
+
+def _read_pair(row: dict[str, Any], where: str) -> Pair:
+    refuse_fields_that_are_no_messages(row, ("prompt", "chosen", "rejected"), where)
     if row["chosen"] == row["rejected"]:
         raise RecipeError(
             f"{where}: chosen and rejected are the same, nothing can be learnt. Leave the pair out."
         )
+    strength = row.get("strength")
+    if strength is not None and (isinstance(strength, bool) or strength not in STRENGTHS):
+        raise RecipeError(f"{where}, strength: {strength!r} is none of 1, 2, 3 and null.")
+    return Pair(
+        row["prompt"], row["chosen"], row["rejected"], strength=strength, where=where, **origin(row, where)
+    )
+
+
+def refuse_fields_that_are_no_messages(row: dict[str, Any], fields: Sequence[str], where: str) -> None:
+    for name in fields:
+        if not are_messages(row.get(name)):
+            raise RecipeError(
+                f'{where}, {name}: give a list of messages, each {{"role": text, "content": text}}.'
+            )
+
+
+def origin(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Prompt, ranking and weight of a line. Without them each prompt is a ranking of its own, and all weigh alike."""
     weight = row.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise RecipeError(f"{where}, weight: {weight!r} is not a positive number.")
     prompt_id = str(row.get("prompt_id", json.dumps(row["prompt"])))
-    ranking = str(row.get("ranking", prompt_id))
-    return Pair(row["prompt"], row["chosen"], row["rejected"], ranking, float(weight), prompt_id)
+    return {
+        "prompt_id": prompt_id,
+        "ranking": str(row.get("ranking", prompt_id)),
+        "weight": float(weight),
+    }
 
 
 def are_messages(value: Any) -> bool:
@@ -96,13 +131,18 @@ def training_order(pairs: Sequence[Pair], count: int, seed: int) -> list[int]:
     weights = [sum(pairs[i].weight for i in members[r]) / len(members[r]) for r in rankings]
     rng, order = random.Random(seed), []
     while len(order) < count:
-        one_pass = systematic_sample(weights, len(rankings), rng.random())
-        rng.shuffle(one_pass)
-        for which in one_pass:
+        for which in one_pass(weights, rng):
             shuffled = members[rankings[which]][:]
             rng.shuffle(shuffled)
             order += shuffled
     return order[:count]
+
+
+def one_pass(weights: Sequence[float], rng: random.Random) -> list[int]:
+    """As many indices as there are weights, in a random order: each once where weights are equal."""
+    drawn = systematic_sample(weights, len(weights), rng.random())
+    rng.shuffle(drawn)
+    return drawn
 
 
 def systematic_sample(weights: Sequence[float], count: int, offset: float) -> list[int]:

@@ -36,7 +36,13 @@ from training.recipes.fingerprints import disagreement, fingerprints
 from training.recipes.options import METHODS, parse_options
 from training.recipes.pairs import Pair, are_messages, training_order
 from training.recipes.prompts import prompt_order
-from training.recipes.rendering import Message, conversation_ids, prompt_ids
+from training.recipes.rendering import (
+    Message,
+    UnmarkedCompletion,
+    completion_row,
+    conversation_ids,
+    prompt_ids,
+)
 from training.recipes.rollouts import BEST_OF
 from training.recipes.run_dir import RecipeError, RunDir, run
 from training.recipes.token_runs import token_runs
@@ -105,7 +111,7 @@ class Reader:
     def __init__(self, run: RunDir, tokenizer: PreTrainedTokenizerBase, sides: Sequence[str]) -> None:
         self.run, self.tokenizer, self.sides = run, tokenizer, sides
         self.prompts: dict[str, list[int]] = {}
-        self.conversations: dict[str, tuple[int, ...]] = {}
+        self.conversations: dict[str, tuple[tuple[int, ...], bool]] = {}
 
     def read(self, split: str) -> list[Row]:
         """The rows of a split. Raises RecipeError naming the line that is no row, or that the template refuses."""
@@ -153,13 +159,16 @@ class Reader:
         return self.prompts[key]
 
     def _side(self, name: str, given: dict[str, Any], prompt: list[int]) -> Side:
-        messages = [*given["prompt"], *given[name]]
-        key = json.dumps(messages)
+        key = json.dumps([given["prompt"], given[name]])
         if key not in self.conversations:
-            self.conversations[key] = tuple(conversation_ids(self.tokenizer, messages))
-        ids = self.conversations[key]
-        begins = list(ids[: len(prompt)]) == prompt and len(ids) > len(prompt)
-        return Side(name, given[name][-1]["content"], len(prompt), ids, begins)
+            try:
+                row = completion_row(self.tokenizer, given["prompt"], given[name])
+                self.conversations[key] = row.ids, True
+            except UnmarkedCompletion:
+                ids = conversation_ids(self.tokenizer, [*given["prompt"], *given[name]])
+                self.conversations[key] = tuple(ids), False
+        ids, is_marked = self.conversations[key]
+        return Side(name, given[name][-1]["content"], len(prompt), ids, is_marked)
 
 
 def left_over(rows: Sequence[Row], found: Found) -> list[Row]:

@@ -6,14 +6,21 @@ is neutralised before the template sees it: a space after the first character le
 power.
 """
 
+import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from training.recipes.cutting import Row
 from training.recipes.run_dir import RecipeError
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+
+class UnmarkedCompletion(RecipeError):
+    """A chat template does not let a completion be told from its prompt."""
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -51,6 +58,45 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> l
     return _render(tokenizer, messages, add_generation_prompt=True)
 
 
+def completion_rows(
+    tokenizer: PreTrainedTokenizerBase, conversations: Iterable[tuple[list[Message], list[Message]]]
+) -> list[Row]:
+    """Every (prompt, completion) as tokens. One that comes again is rendered once."""
+    rendered: dict[str, Row] = {}
+    rows = []
+    for prompt, completion in conversations:
+        key = json.dumps([prompt, completion])
+        if key not in rendered:
+            rendered[key] = completion_row(tokenizer, prompt, completion)
+        rows.append(rendered[key])
+    return rows
+
+
+def completion_row(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[Message], completion: list[Message]
+) -> Row:
+    """A prompt and its completion as tokens, each told from the other.
+
+    The completion is all that the template puts after the prompt: the text, its end of turn, and what may stand
+    behind that. Raises UnmarkedCompletion when the template writes the prompt otherwise once an answer follows.
+    """
+    before, whole = prompt_ids(tokenizer, prompt), conversation_ids(tokenizer, prompt + completion)
+    if whole[: len(before)] != before:
+        # A completion that begins with line breaks can melt into the last token of the prompt. A model that samples
+        # starts behind that token, so it must learn from there as well.
+        asked = _render(tokenizer, prompt, tokenize=False, add_generation_prompt=True)
+        said = _render(tokenizer, prompt + completion, tokenize=False, add_generation_prompt=False)
+        if said.startswith(asked):
+            whole = before + tokenizer(said[len(asked) :], add_special_tokens=False)["input_ids"]
+    if whole[: len(before)] != before or len(whole) == len(before):
+        raise UnmarkedCompletion(
+            "The model's chat template writes a prompt otherwise once an answer follows it, so the answer can't be "
+            "told from the prompt. Choose a model whose template begins an answer as its add_generation_prompt does, "
+            "or mend its chat_template."
+        )
+    return Row(len(before), tuple(whole))
+
+
 def with_system_prompt(messages: list[Message], system_prompt: str) -> list[Message]:
     """`messages` under a contestant's system prompt. A prompt that brings its own keeps it, below the contestant's."""
     if not system_prompt:
@@ -60,10 +106,13 @@ def with_system_prompt(messages: list[Message], system_prompt: str) -> list[Mess
     return [{"role": "system", "content": system_prompt}, *messages]
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **how: Any) -> list[int]:
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tokenize: bool = True, **how: Any
+) -> Any:
+    """Token ids, or with `tokenize` false the text."""
     try:
         return tokenizer.apply_chat_template(
-            neutralise_messages(tokenizer, messages), tokenize=True, return_dict=False, **how
+            neutralise_messages(tokenizer, messages), tokenize=tokenize, return_dict=False, **how
         )
     except Exception as error:  # a template is the model author's program and may refuse with anything
         roles = ", ".join(m["role"] for m in messages)

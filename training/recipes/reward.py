@@ -6,7 +6,8 @@ TRL's RewardTrainer with the loss -log sigmoid(score of chosen - score of reject
 score head of its own. Departures from the paper: LoRA instead of all weights; the language model's own head
 is dropped, not kept beside; scores are not shifted to mean 0 (recipe.json holds mean and spread, for whoever
 uses them as rewards). As in the paper, the pairs of a ranking share a batch and each completion is computed
-once in it.
+once in it. A margin by strength of preference (Touvron et al. 2023, 2307.09288, section 3.2.2) and a pull of scores
+towards 0 (Eisenstein et al. 2023, 2312.09244) can be added to the loss.
 """
 
 import json
@@ -21,11 +22,12 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from trl import RewardConfig, RewardTrainer
 
 from training.recipes import held_out, loading, scoring, training_loop
+from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import share_equal_rows
 from training.recipes.options import parse_options
 from training.recipes.pairs import Pair, read_pairs, training_order
 from training.recipes.rendering import Message, conversation_ids
-from training.recipes.run_dir import RecipeError, RunDir, run
+from training.recipes.run_dir import RunDir, run
 
 RELOADED_WITHIN = (
     0.02  # a score may move by this much over saving and loading: bfloat16 sums in another order
@@ -41,16 +43,18 @@ def main(run: RunDir) -> dict[str, Any]:
 
     # Data: pairs as two rows of tokens. A row too long would lose its end, where the score is read: it is
     # left out.
-    train = read_pairs(run.path / run.config["data"]["train"])
-    test = read_pairs(run.path / run.config["data"]["held_out"])
     tokenizer = loading.load_tokenizer(base)
-    train, train_rows, dropped = render(train, tokenizer, options.max_length)
-    test, test_rows, test_dropped = render(test, tokenizer, options.max_length)
+    train, train_rows, cut = read(
+        run.path / run.config["data"]["train"], tokenizer, options.max_length, FEWEST
+    )
+    test, test_rows, test_cut = read(
+        run.path / run.config["data"]["held_out"], tokenizer, options.max_length, 1
+    )
     order = training_order(train, options.steps * options.batch_size, run.config["seed"])
 
     # Model: the base with a fresh score head, which the seed decides, under LoRA.
     set_seed(run.config["seed"])
-    longest = max(len(ids) for row in train_rows for ids in row.values())
+    longest = max(len(row.ids) for sides in train_rows for row in sides)
     attention = loading.attention_for(longest)
     model = loading.load_reward_base(base, tokenizer, attention)
     if parent is None:
@@ -63,8 +67,17 @@ def main(run: RunDir) -> dict[str, Any]:
 
     trainer = RewardTrainer(
         model=model,
-        args=RewardConfig(**training_loop.trainer_settings(run, options), max_length=None),
-        train_dataset=Dataset.from_list(train_rows),
+        args=RewardConfig(
+            **training_loop.trainer_settings(run, options),
+            center_rewards_coefficient=options.center_weight or None,
+            max_length=None,
+        ),
+        train_dataset=Dataset.from_list(
+            [
+                as_tokens(pair, sides, options.margin_per_strength)
+                for pair, sides in zip(train, train_rows, strict=True)
+            ]
+        ),
         processing_class=tokenizer,
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
@@ -74,6 +87,8 @@ def main(run: RunDir) -> dict[str, Any]:
         margins = scores[:, 0] - scores[:, 1]
         return {
             **held_out.accuracy(margins.tolist(), test),
+            "calibration_error": held_out.calibration_error(margins.tolist()),
+            "human_ceiling": held_out.human_ceiling(margins.tolist(), test),
             "margin": float(margins.mean()),
             "score_mean": float(scores.mean()),
             "score_spread": float(scores.std()),
@@ -81,7 +96,7 @@ def main(run: RunDir) -> dict[str, Any]:
 
     metrics = training_loop.train(trainer, run, options, evaluate)
     metrics["length_baseline"] = held_out.length_baseline(train, test)
-    metrics |= {"train_pairs": len(train), "truncated": 0, "dropped": dropped + test_dropped}
+    metrics |= {"train_pairs": len(train), **{name: cut[name] + test_cut[name] for name in cut}}
 
     # Save, then open it again the way everyone else will, and ask both the same questions.
     run.report_progress(options.steps, options.steps, "saving")
@@ -103,41 +118,42 @@ def main(run: RunDir) -> dict[str, Any]:
     return metrics
 
 
-def render(
-    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> tuple[list[Pair], list[dict[str, list[int]]], int]:
-    """Pairs as token rows: those that fit, their rows, and how many did not. Raises RecipeError when none fits."""
-    kept, rows = [], []
-    rendered: dict[str, list[int]] = {}  # a completion is in several pairs
+def read(
+    path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, fewest: int
+) -> tuple[list[Pair], list[tuple[Row, Row]], dict[str, int]]:
+    """The pairs of a file that fit, their tokens as (chosen, rejected), and counts of what was left out."""
+    pairs = read_pairs(path)
+    rendered: dict[str, Row] = {}  # a completion is in several pairs
 
-    def render_once(conversation: list[Message]) -> list[int]:
+    def row(conversation: list[Message]) -> Row:
         key = json.dumps(conversation)
         if key not in rendered:
-            rendered[key] = conversation_ids(tokenizer, conversation)
+            rendered[key] = Row(0, tuple(conversation_ids(tokenizer, conversation)))
         return rendered[key]
 
-    for pair in pairs:
-        chosen, rejected = render_once(pair.prompt + pair.chosen), render_once(pair.prompt + pair.rejected)
-        if max(len(chosen), len(rejected)) <= max_length:
-            kept.append(pair)
-            rows.append({"chosen_ids": chosen, "rejected_ids": rejected})
-    if not kept:
-        raise RecipeError(
-            f"All {len(pairs)} pairs are longer than max_length = {max_length} tokens. Raise max_length."
-        )
-    return kept, rows, len(pairs) - len(kept)
+    rows = [(row(pair.prompt + pair.chosen), row(pair.prompt + pair.rejected)) for pair in pairs]
+    return learnable(pairs, rows, max_length, whole=True, fewest=fewest)
+
+
+def as_tokens(pair: Pair, sides: tuple[Row, Row], margin_per_strength: float) -> dict[str, Any]:
+    """A pair as RewardTrainer reads it. With a margin its scores must be that far apart before the loss is content:
+    a pair of strength 1, or of which none is known, asks for none.
+    """
+    tokens: dict[str, Any] = {"chosen_ids": sides[0].ids, "rejected_ids": sides[1].ids}
+    if margin_per_strength:
+        tokens["margin"] = margin_per_strength * ((pair.strength or 1) - 1)
+    return tokens
 
 
 def score_pairs(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, list[int]]]
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[tuple[Row, Row]]
 ) -> list[tuple[float, float]]:
     """(score of chosen, score of rejected) per pair; a completion in several pairs is scored once."""
-    different = {tuple(ids) for row in rows for ids in row.values()}
-    unique = sorted(different)
+    unique = sorted({row.ids for sides in rows for row in sides})
     scores = dict(
         zip(unique, scoring.score_rows(model, tokenizer, [list(ids) for ids in unique]), strict=True)
     )
-    return [(scores[tuple(row["chosen_ids"])], scores[tuple(row["rejected_ids"])]) for row in rows]
+    return [(scores[chosen.ids], scores[rejected.ids]) for chosen, rejected in rows]
 
 
 if __name__ == "__main__":

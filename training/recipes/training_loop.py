@@ -37,6 +37,8 @@ METRIC_NAMES = {
     "logps/chosen": "chosen_log_prob",
     "logps/rejected": "rejected_log_prob",
     "entropy": "entropy",
+    "mean_token_accuracy": "token_accuracy",
+    "kl": "kl",
 }
 SHOWN = ("loss", "accuracy", "margin", "grad_norm", "learning_rate")  # in the log, one line per step
 Evaluate = Callable[[], dict[str, Any]]
@@ -44,12 +46,11 @@ Evaluate = Callable[[], dict[str, Any]]
 
 def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
     """The arguments of TRL's *Config that are the same for every recipe."""
-    parts = next(n for n in range(1, options.batch_size + 1) if fits(options, n))
     return {
         "output_dir": str(run.path / UNFINISHED),
         "max_steps": options.steps,
-        "per_device_train_batch_size": options.batch_size // parts,
-        "gradient_accumulation_steps": parts,
+        "per_device_train_batch_size": options.batch_size // options.parts,
+        "gradient_accumulation_steps": options.parts,
         "train_sampling_strategy": "sequential",  # pairs.training_order has decided the order
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": options.schedule,
@@ -68,11 +69,6 @@ def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
-
-
-def fits(options: TrainingOptions, parts: int) -> bool:
-    """Whether a step can be computed in that many equal parts of at most micro_batch_size."""
-    return options.batch_size % parts == 0 and options.batch_size // parts <= options.micro_batch_size
 
 
 class RunCallback(TrainerCallback):
@@ -130,8 +126,9 @@ def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) ->
                 f"{name} became {value} at step {step}. Launch the run again with a lower learning_rate, "
                 "or look for broken texts in the held-out data."
             )
-    if "interval" in found:
-        numbers["held_out/accuracy_low"], numbers["held_out/accuracy_high"] = found["interval"]
+    if found.get("interval"):
+        figure = next(name for name in ("accuracy", "win_rate", "loss") if name in found)
+        numbers[f"held_out/{figure}_low"], numbers[f"held_out/{figure}_high"] = found["interval"]
     run.log_metrics(step, numbers)
     return found
 
