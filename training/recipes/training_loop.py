@@ -124,7 +124,8 @@ def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) ->
         found = evaluate()
     numbers = {f"held_out/{name}": value for name, value in found.items() if isinstance(value, int | float)}
     if "interval" in found:
-        numbers["held_out/accuracy_low"], numbers["held_out/accuracy_high"] = found["interval"]
+        rate = "win_rate" if "win_rate" in found else "accuracy"
+        numbers[f"held_out/{rate}_low"], numbers[f"held_out/{rate}_high"] = found["interval"]
     run.log_metrics(step, numbers)
     return found
 
