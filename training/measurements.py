@@ -126,9 +126,13 @@ _BESIDE: dict[str, tuple[str, bool]] = {
 _WITHIN = ("accuracy", "agreement", "win_rate", "rate", "error", "value")
 
 
+# The shares a run is judged by, as far as it has them.
+JUDGED_BY = ("win_rate", "accuracy", "interval")
+
+
 def main_rate(metrics: Mapping[str, Any]) -> Rate | None:
     """The share a run is judged by: a win rate where there is one, else an accuracy."""
-    for name in ("win_rate", "accuracy"):
+    for name in JUDGED_BY[:2]:
         value, interval = metrics.get(name), metrics.get("interval")
         if (
             is_number(value)

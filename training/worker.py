@@ -27,6 +27,7 @@ from training.recipes.options import METHODS
 from training.services.checkpoints import checkpoint_of, register_result
 from training.services.work import LeaseLost, claim_work, end_work, lock_held, renew_work, write_held
 from training.supervisor import Recipe, carry_over, read_log
+from training.tracking import tracker_of, write_tensorboard
 
 # How often a running recipe's files are read.
 POLL_SECONDS = 0.5
@@ -266,18 +267,21 @@ def _training_config(run: TrainingRun, run_dir: Path) -> dict[str, Any]:
         "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
         "data_version": version_of_form,
         "options": run.recipe["options"],
+        "tracker": tracker_of(run),
     }
 
 
 def _take_in_metrics(run: TrainingRun, recipe: Recipe) -> None:
+    lines = list(recipe.read_lines("metrics.jsonl"))
     rows = [
         RunMetric(run=run, attempt=run.attempt, step=line["step"], name=line["name"], value=line["value"])
-        for line in recipe.read_lines("metrics.jsonl")
+        for line in lines
     ]
     if rows:
         with transaction.atomic():
             lock_held(run)
             RunMetric.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
+        write_tensorboard(run, lines)
 
 
 def _end_training(run: TrainingRun, recipe: Recipe, result: dict[str, Any]) -> None:

@@ -67,8 +67,11 @@ class WeightsOutput(serializers.Serializer):
     alpha = serializers.FloatField(allow_null=True)
     targets = serializers.ListField(child=serializers.CharField())
     heads = serializers.ListField(child=serializers.CharField(), help_text="Saved whole beside the adapter.")
-    parent = serializers.PrimaryKeyRelatedField(
-        read_only=True, allow_null=True, help_text="The adapter that training went on from."
+    parent = serializers.IntegerField(
+        source="parent.pk",
+        default=None,
+        allow_null=True,
+        help_text="The checkpoint whose adapter training went on from.",
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from training.measurements import JUDGED_BY
 from training.models import TrainingRun
 from training.recipes.options import METHODS, describe_options
 
@@ -81,7 +82,10 @@ def _help_of(runs: Sequence[TrainingRun]) -> dict[str, str]:
 
 
 def _results(run: TrainingRun) -> dict[str, Any]:
-    return dict(_flat(run.result.get("metrics", {}))) if isinstance(run.result.get("metrics"), dict) else {}
+    metrics = run.result.get("metrics")
+    found = dict(_flat(metrics)) if isinstance(metrics, dict) else {}
+    # The database keeps no order of its own: what a run is judged by first, then by name.
+    return {name: found[name] for name in sorted(found, key=lambda name: (name not in JUDGED_BY, name))}
 
 
 def _flat(metrics: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -161,7 +161,7 @@ function optionsOf(lines, width) {
         stroke: token(line.stroke),
         dash: line.dash,
         width: line.width ?? 2,
-        class: line.isBound ? "bound" : "",
+        class: line.isBound ? "bound" : undefined, // an empty one is an error
         spanGaps: true,
         points: { show: Boolean(line.sparse) && !line.isBound, size: 7 },
         value: (_, value) => shown(value),
@@ -174,16 +174,14 @@ function optionsOf(lines, width) {
 export async function follow(address, take, milliseconds = 2000) {
   let after = 0, over = false;
   while (!over) {
+    let rows = [];
     try {
       const response = await fetch(`${address}?after=${after}`, { headers: { Accept: "application/json" } });
-      if (response.ok) {
-        const answer = await response.json();
-        ({ last: after, over } = answer);
-        take(answer.rows);
-      }
+      if (response.ok) ({ rows, last: after, over } = await response.json());
     } catch {
       // No network: the curves stay as they are, and the next look may do better.
     }
+    take(rows);
     if (!over) await new Promise((resolve) => setTimeout(resolve, milliseconds));
   }
 }

@@ -11,11 +11,11 @@ function linesOf(metric, values) {
   if (!metric.startsWith(HELD_OUT)) return [{ ...TRAIN, metric }];
   const twin = metric.slice(HELD_OUT.length);
   const bound = { ...MEASURED, isBound: true, width: 0 };
-  return [
-    { ...MEASURED, metric },
-    ...(values.has(twin) ? [{ ...TRAIN, metric: twin, width: 1 }] : []),
+  return [ // the band first: what is drawn later lies above it
     { ...bound, label: "low", metric: `${metric}_low` },
     { ...bound, label: "high", metric: `${metric}_high` },
+    ...(values.has(twin) ? [{ ...TRAIN, metric: twin, width: 1 }] : []),
+    { ...MEASURED, metric },
   ];
 }
 
