@@ -57,3 +57,16 @@ def get_dataset(request: Asked, slug: str, dataset: int) -> tuple[Project, Prefe
     if found is None:
         raise Http404("There is no such dataset.")
     return project, found
+
+
+def get_runs(request: Asked, slug: str, asked: list[str]) -> tuple[Project, list[TrainingRun]]:
+    """Several runs of such a project, each once, in the order asked for. One that is missing makes all of them so."""
+    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+    try:
+        wanted = list(dict.fromkeys(uuid.UUID(run) for run in asked))
+    except ValueError:
+        raise Http404("There is no such run.") from None
+    found = project.runs.select_related("round", "checkpoint").in_bulk(wanted)
+    if len(found) < len(wanted):
+        raise Http404("There is no such run.")
+    return project, [found[run] for run in wanted]

@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 
 from annotation.models import Contestant, Project, Prompt, Round
+from training.models import WorkStatus
 from training.recipes.options import METHODS, describe_options
 
 # The methods that learn from a ranking, with the few options of each that the form asks for; the others keep the
@@ -269,3 +270,22 @@ class WithdrawForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 2, "dir": "auto"}),
         help_text="A word helps those who look into it. It is kept with the judgment.",
     )
+
+
+class RunFilter(forms.Form):
+    """What the list of runs is narrowed to; every part may be left out."""
+
+    method = forms.ChoiceField(
+        label="Method",
+        required=False,
+        choices=[("", "Any"), *((name, each.title) for name, each in METHODS.items())],
+    )
+    status = forms.ChoiceField(label="State", required=False, choices=[("", "Any"), *WorkStatus.choices])
+    round = forms.ModelChoiceField(label="Round", required=False, queryset=None, empty_label="Any")
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["round"].queryset = (
+            project.rounds.filter(runs__isnull=False).distinct().order_by("-number")
+        )
+        self.fields["round"].to_field_name = "number"

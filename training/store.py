@@ -134,6 +134,30 @@ def _names_in(folder: Path) -> list[str]:
     return sorted(name for name in found if name.rpartition("/")[2] != MANIFEST)
 
 
+def read_manifest(digest: str) -> dict[str, Any]:
+    """What an artifact holds, `{"files": {name: {"sha256", "size"}}, "about"}`; the files themselves are not checked.
+
+    Raises DamagedArtifact.
+    """
+    raw = read_head(digest, MANIFEST)
+    if hashlib.sha256(raw).hexdigest() != digest:
+        raise DamagedArtifact(f"The manifest of artifact {digest[:12]} was changed after publication.")
+    return json.loads(raw)
+
+
+def read_head(digest: str, name: str, size: int | None = None) -> bytes:
+    """The first bytes of one file (all without `size`), unchecked: for a page that tells about it, never to load from.
+
+    Raises DamagedArtifact when it is not there.
+    """
+    fs, root = _root()
+    try:
+        return fs.cat_file(f"{root}/{digest[:2]}/{digest}/{name}", end=size)
+    except FileNotFoundError:
+        what = "was never published whole" if name == MANIFEST else f"has lost {name}"
+        raise DamagedArtifact(f"Artifact {digest[:12]} is not in the store, or {what}.") from None
+
+
 def verify(folder: Path, digest: str) -> dict[str, Any]:
     """The manifest of a stored folder, once every file has been checked against it. Raises DamagedArtifact."""
     try:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.views import checkpoints, compare, launching, my_work, rounds, runs
+from training.views import checkpoints, compare, exports, launching, my_work, overlay, rounds, runs
 
 _PROJECT = "p/<slug:slug>"
 _ROUND = f"{_PROJECT}/rounds/<int:number>"
@@ -23,6 +23,8 @@ urlpatterns = [
     path(f"{_ROUND}/cancel/", rounds.cancel, name="cancel-round"),
     path(f"{_PROJECT}/runs/", runs.runs, name="runs"),
     path(f"{_PROJECT}/runs/new/", launching.new_run, name="new-run"),
+    path(f"{_PROJECT}/runs/live/", runs.runs_live, name="runs-live"),
+    path(f"{_PROJECT}/runs/compare/", overlay.compare_runs, name="compare-runs"),
     path(f"{_RUN}/change/", launching.change_run, name="change-run"),
     path(f"{_RUN}/findings/", launching.draft_live, name="draft-live"),
     path(f"{_RUN}/check/", launching.check, name="check-run"),
@@ -33,6 +35,9 @@ urlpatterns = [
     path(f"{_RUN}/log/", runs.run_log, name="run-log"),
     path(f"{_RUN}/metrics.json", runs.run_metrics, name="run-metrics"),
     path(f"{_RUN}/cancel/", runs.cancel_run, name="cancel-run"),
+    path(f"{_RUN}/priority/", runs.change_priority, name="run-priority"),
+    path(f"{_RUN}/continue/", runs.continue_run, name="continue-run"),
+    path(f"{_RUN}/duplicate/", runs.duplicate_run, name="duplicate-run"),
     path(f"{_JOB}/", runs.job_page, name="job"),
     path(f"{_JOB}/live/", runs.job_live, name="job-live"),
     path(f"{_JOB}/log/", runs.job_log, name="job-log"),
@@ -40,6 +45,7 @@ urlpatterns = [
     path(f"{_PROJECT}/checkpoints/latest/", checkpoints.latest_checkpoints, name="latest-checkpoints"),
     path(f"{_PROJECT}/checkpoints/add-default/", checkpoints.add_default_base, name="add-default-base"),
     path(f"{_PROJECT}/checkpoints/<int:checkpoint>/", checkpoints.checkpoint_page, name="checkpoint"),
+    path(f"{_PROJECT}/checkpoints/<int:checkpoint>/export.tar", exports.download, name="export-checkpoint"),
     path(f"{_DATASET}/", checkpoints.dataset_page, name="dataset"),
     path(
         f"{_DATASET}/sft-<slug:split>.jsonl",

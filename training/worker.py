@@ -40,6 +40,7 @@ from training.services.work import (
     write_held,
 )
 from training.supervisor import Recipe, carry_over
+from training.tracking import tracker_of, write_tensorboard
 
 # How often a running recipe's files are read.
 POLL_SECONDS = 0.5
@@ -349,6 +350,7 @@ def training_config(run: TrainingRun, run_dir: Path) -> dict[str, Any]:
         "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
         "data_version": version_of_form,
         "options": _options(run),
+        "tracker": tracker_of(run),
     }
 
 
@@ -361,14 +363,16 @@ def _options(run: TrainingRun) -> dict[str, Any]:
 
 
 def _take_in_metrics(run: TrainingRun, recipe: Recipe) -> None:
+    lines = list(recipe.read_lines("metrics.jsonl"))
     rows = [
         RunMetric(run=run, attempt=run.attempt, step=line["step"], name=line["name"], value=line["value"])
-        for line in recipe.read_lines("metrics.jsonl")
+        for line in lines
     ]
     if rows:
         with transaction.atomic():
             lock_held(run)
             RunMetric.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
+        write_tensorboard(run, lines)
 
 
 def _end_training(run: TrainingRun, recipe: Recipe, result: dict[str, Any]) -> None:

@@ -86,7 +86,9 @@ def short_time(seconds: float | None) -> str:
 
 @register.filter
 def figure(value: Any) -> Any:
-    """A number as people read it (0.4821, 0.0005, 1,204); anything else as it is."""
+    """A number as people read it (0.4821, 0.0005, 1,204), a list of them in brackets; anything else as it is."""
+    if isinstance(value, list):
+        return f"[{', '.join(str(figure(each)) for each in value)}]"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, float):

@@ -233,6 +233,12 @@ LOGGING = {
 # --- Rankloop's own ---
 ARTIFACTS_URL = env.str("RANKLOOP_ARTIFACTS_URL", default=str(HOME / "artifacts"))
 RUNS_FOLDER = HOME / "runs"
+# Curves of every run as TensorBoard reads them: `tensorboard --logdir` on it.
+TENSORBOARD_FOLDER = HOME / "tensorboard"
+# An experiment tracker that is told of every run, too; its package must be installed where workers run.
+TRACKER = env.str("RANKLOOP_TRACKER", default="")
+if TRACKER not in ("", "trackio", "mlflow"):
+    raise ImproperlyConfigured("RANKLOOP_TRACKER is trackio or mlflow; leave it unset for neither.")
 DEFAULT_MODEL = Path(
     env.str("RANKLOOP_DEFAULT_MODEL", default=str(HOME / "models" / "smollm2-135m-instruct"))
 )

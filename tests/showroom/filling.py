@@ -1,9 +1,10 @@
 """Filling the database, through the services wherever a service writes it."""
 
+import json
 import random
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,49 @@ from tests.showroom.ranking import rounds_to_rank
 from tests.training.stage import add_base, advance
 from training import store
 from training.models import GenerationJob, RunMetric, TrainingRun, WorkStatus
-from training.recipes.options import METHODS
+from training.recipes.options import METHODS, parse_options
 from training.services.checkpoints import register_policy, register_result
 from training.services.rounds import cancel_round, launch_round, open_round
+from training.services.runs import open_run
 from training.services.work import claim_work, end_work, write_held
 from training.worker import attempt_folder
 
+TARGETS = ["q_proj", "v_proj"]
+_PAIRS = {
+    "accuracy": 0.71,
+    "interval": [0.58, 0.83],
+    "pairs": 38,
+    "loss": 0.611,
+    "margin": 0.42,
+    "at_start": {"accuracy": 0.47},
+    "length_baseline": {"accuracy": 0.66, "interval": [0.52, 0.79], "prefers": "shorter"},
+    "steps": 60,
+}
+# What runs of a method measured in the end.
+RESULTS: dict[str, dict[str, Any]] = {
+    "reward": {
+        **_PAIRS,
+        "human_ceiling": {"agreement": 0.79, "interval": [0.7, 0.87]},
+        "calibration_error": 0.043,
+    },
+    "dpo": _PAIRS,
+    "ppo": {
+        "win_rate": 0.64,
+        "interval": [0.52, 0.75],
+        "prompts": 40,
+        "reward": 0.91,
+        "parent_reward": 0.12,
+        "best_of_4_reward": 1.04,
+        "best_of_4_win_rate": 0.81,
+        "kl": 6.4,
+        "length": 24.2,
+        "finished_share": 0.93,
+        "repetition": 0.02,
+        "at_start": {"win_rate": 0.5, "kl": 0.0},
+        "stopped": "the KL to the reference reached 26.1 at step 60",
+        "steps": 60,
+    },
+}
 LONG_NAME = "maximiliana.featherstonehaugh-cholmondeley"
 STARTER = Path(__file__).resolve().parents[2] / "annotation" / "starter" / "prompts.jsonl"
 
@@ -78,6 +116,7 @@ def fill(folder: Path) -> Room:
         add_prompt(project=cast.project, user=cast.researcher, prompt=question, tags=["everyday"])
     _first_round(room, folder, draw)
     _round_in_trouble(room, folder, draw)
+    _runs_by_hand(room, folder, draw)
     import_prompts(
         project=cast.project, content=STARTER.read_bytes(), file=STARTER.name, user=cast.researcher
     )
@@ -260,20 +299,85 @@ def _trained(run: TrainingRun, folder: Path, draw: random.Random) -> TrainingRun
     held = _begun(run, draw, steps=60)
     output = folder / str(run.pk)
     output.mkdir(parents=True)
-    (output / "adapter_model.safetensors").write_text(str(run.pk))
-    metrics = {
-        "accuracy": 0.71,
-        "interval": [0.58, 0.83],
-        "pairs": 38,
-        "loss": 0.611,
-        "margin": 0.42,
-        "at_start": {"accuracy": 0.47},
-        "length_baseline": {"accuracy": 0.66},
-    }
+    write_adapter(output, run)
+    metrics = RESULTS[run.method]
     end_work(held, WorkStatus.SUCCEEDED, result={"ok": True, "metrics": metrics})
     kind, base = METHODS[run.method].makes, run.inputs.get(role="base").checkpoint
     register_result(run=held, kind=kind, digest=store.publish(output), base=base, metrics=metrics)
     return held
+
+
+def write_adapter(folder: Path, run: TrainingRun) -> None:
+    """A LoRA adapter's files, with the heads that pages read; its weights are zeros."""
+    layers = [f"base_model.model.model.layers.{n}.self_attn.{name}" for n in range(2) for name in TARGETS]
+    shapes = {
+        f"{layer}.lora_{side}.weight": s for layer in layers for side, s in (("A", (16, 64)), ("B", (64, 16)))
+    }
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + 4096]}
+        end += 4096
+    text = json.dumps({"__metadata__": {"run": str(run.pk)}, **header}).encode()
+    weights = len(text).to_bytes(8, "little") + text + bytes(end)
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 16,
+        "lora_alpha": 32,
+        "target_modules": TARGETS,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def _runs_by_hand(room: Room, folder: Path, draw: random.Random) -> None:
+    """PPO that ended early after memory ran out once; two runs that wait, one of them before its turn."""
+    dpo = room.runs["dpo"]
+    data, base = (dpo.inputs.get(role=role) for role in ("data", "base"))
+    judge = room.runs["reward"].checkpoint
+
+    def opened(method: str, name: str, **fields: Any) -> TrainingRun:
+        options = asdict(parse_options(method, fields.pop("options", {})))
+        return open_run(
+            project=room.project,
+            name=name,
+            method=method,
+            options=options,
+            dataset=data.dataset,
+            parent=base.checkpoint,
+            reward_model=judge if method == "ppo" else None,
+            seed=1,
+            user=room.cast.researcher,
+            **fields,
+        )
+
+    run = opened("ppo", "ppo_on_everyday", halvings=1, options={"kl_target": 4.0, "learning_rate": 0.0002})
+    room.runs["ppo"] = _trained(run, folder, draw)
+    for step in range(0, 61, 20):
+        for name, value in {
+            "win_rate": 0.5 + step / 400,
+            "win_rate_low": 0.4 + step / 400,
+            "kl": step / 10,
+        }.items():
+            RunMetric.objects.create(run=run, attempt=1, step=step, name=f"held_out/{name}", value=value)
+        high = 0.6 + step / 400
+        RunMetric.objects.create(run=run, attempt=1, step=step, name="held_out/win_rate_high", value=high)
+    RunMetric.objects.bulk_create(
+        RunMetric(run=run, attempt=1, step=step, name=name, value=value)
+        for step in range(1, 61)
+        for name, value in {
+            "reward": step / 60 + draw.uniform(-0.2, 0.2),
+            "kl": step / 8 + draw.uniform(0, 1),
+            "kl_coefficient": 0.05 + step / 2000,
+            "length": 40 - step / 4 + draw.uniform(-3, 3),
+            "policy_loss": draw.uniform(-0.02, 0.02),
+            "value_loss": 0.4 / step,
+            "grad_norm": draw.uniform(0.2, 0.9),
+            "learning_rate": 2e-4,
+        }.items()
+    )
+    opened("dpo", "dpo_robust", options={"loss": "robust", "flipped_share": 0.1})
+    opened("kto", "kto_before_lunch", priority=2, duplicate_of=dpo)
 
 
 def _say(work: Any) -> None:

@@ -45,14 +45,19 @@ NOT_PAGES = {
     "retry-step": "takes a POST",
     "skip-step": "takes a POST",
     "cancel-run": "takes a POST",
+    "run-priority": "takes a POST",
+    "continue-run": "takes a POST",
+    "duplicate-run": "takes a POST",
     "add-default-base": "takes a POST",
     "round-live": "a part of the round's page",
+    "runs-live": "a part of the page of runs",
     "run-live": "a part of the run's page",
     "run-log": "a part of the run's page",
     "job-live": "a part of the job's page",
     "job-log": "a part of the job's page",
     "latest-checkpoints": "a part of the project's page",
     "run-metrics": "JSON for the curves",
+    "export-checkpoint": "a download",
     "dataset-pairs": "a download",
     "dataset-demonstrations": "a download",
 }
@@ -207,12 +212,22 @@ def _rounds(room: Room) -> Iterator[Page]:
 def _training(room: Room) -> Iterator[Page]:
     slug, runs = room.project.slug, room.runs
     checkpoints = {checkpoint.kind: checkpoint.pk for checkpoint in room.project.checkpoints.order_by("-pk")}
-    yield _at("runs", "runs", "Every training run.", slug=slug)
+    yield _at(
+        "runs", "runs", "What trains now, what waits in which order, and every training run.", slug=slug
+    )
     yield _at("run", "run-running", "A run at work, with live curves.", slug=slug, run=runs["training"].pk)
     yield _at(
         "run", "run-succeeded", "A run that has published a checkpoint.", slug=slug, run=runs["reward"].pk
     )
     yield _at("run", "run-failed", "A run that failed, and why.", slug=slug, run=runs["trouble"].pk)
+    yield _at(
+        "run", "run-online", "PPO that ended early, and what it measured.", slug=slug, run=runs["ppo"].pk
+    )
+    laid = "&".join(f"run={runs[name].pk}" for name in ("reward", "dpo", "ppo"))
+    about = "Several runs laid over each other, and in what they differ."
+    address = f"{reverse('compare-runs', args=[slug])}?{laid}"
+    yield Page("compare-runs", about, address, "researcher", "compare-runs")
+    yield _at("compare-runs", "compare-runs-empty", "The same, with none chosen.", slug=slug)
     job = room.rounds["generating"].generation_jobs.get()
     yield _at("job", "job", "A job that writes completions.", slug=slug, job=job.pk)
     yield _at("checkpoints", "checkpoints", "Every checkpoint.", slug=slug)

@@ -1,7 +1,11 @@
 """Checkpoints with everything behind them, the contestants they became, and what was measured of both."""
 
+from contextlib import suppress
+
 import django_filters
 from django.db.models import QuerySet
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
@@ -10,13 +14,18 @@ from rest_framework.views import APIView
 
 from annotation.access import Role, get_project
 from annotation.models import Contestant, Judgment, Prompt
-from rankloop.api import Listing
+from rankloop.api import AlwaysJSON, Listing, Problem
+from rankloop.errors import Conflict
 from training.access import get_checkpoint
 from training.api.datasets import DatasetOutput
 from training.api.runs import RunOutput
+from training.exporting import prepare_export
 from training.models import Checkpoint, Evaluation
 from training.selectors.lineage import judgments_behind, lineage_of, numbers_by_source
+from training.selectors.weights import weights_of
 from training.services.checkpoints import register_default
+from training.store import DamagedArtifact
+from training.views.exports import tar_answer
 
 
 class ContestantOutput(serializers.ModelSerializer):
@@ -48,6 +57,24 @@ class CheckpointOutput(serializers.ModelSerializer):
         fields = ("id", "name", "kind", "digest", "base", "run", "round", "metrics", "created_at")
 
 
+class WeightsOutput(serializers.Serializer):
+    """What the files of a checkpoint are. An adapter has a rank; whole weights have none."""
+
+    size = serializers.IntegerField(help_text="Bytes, all files together.")
+    parameters = serializers.IntegerField()
+    dtypes = serializers.ListField(child=serializers.CharField())
+    rank = serializers.IntegerField(allow_null=True)
+    alpha = serializers.FloatField(allow_null=True)
+    targets = serializers.ListField(child=serializers.CharField())
+    heads = serializers.ListField(child=serializers.CharField(), help_text="Saved whole beside the adapter.")
+    parent = serializers.IntegerField(
+        source="parent.pk",
+        default=None,
+        allow_null=True,
+        help_text="The checkpoint whose adapter training went on from.",
+    )
+
+
 class LineageOutput(serializers.Serializer):
     """What stands behind a checkpoint."""
 
@@ -59,13 +86,21 @@ class LineageOutput(serializers.Serializer):
 
 
 class CheckpointDetail(CheckpointOutput):
+    weights = WeightsOutput(allow_null=True, help_text="Null when the files can't be read.")
     lineage = LineageOutput()
     contestants = ContestantOutput(many=True)
     adapters = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
     evaluations = EvaluationOutput(many=True)
 
     class Meta(CheckpointOutput.Meta):
-        fields = (*CheckpointOutput.Meta.fields, "lineage", "contestants", "adapters", "evaluations")
+        fields = (
+            *CheckpointOutput.Meta.fields,
+            "weights",
+            "lineage",
+            "contestants",
+            "adapters",
+            "evaluations",
+        )
 
 
 class JudgmentOutput(serializers.ModelSerializer):
@@ -161,7 +196,24 @@ class CheckpointApi(APIView):
             "datasets": lineage.datasets,
             "judgments": numbers_by_source(judgments_behind(lineage.datasets)),
         }
+        found.weights = None  # type: ignore[attr-defined]
+        with suppress(DamagedArtifact):
+            found.weights = weights_of(found)  # type: ignore[attr-defined]
         return Response(CheckpointDetail(found).data)
+
+
+class ExportApi(APIView):
+    content_negotiation_class = AlwaysJSON
+
+    @extend_schema(responses={(200, "application/x-tar"): OpenApiTypes.BINARY, 409: Problem})
+    def get(self, request: Request, slug: str, checkpoint: int) -> Response | StreamingHttpResponse:
+        """A trained checkpoint's weights, configuration, recipe and model card in one tar archive."""
+        _, found = get_checkpoint(request, slug, checkpoint)
+        try:
+            export = prepare_export(found)
+        except DamagedArtifact as error:
+            raise Conflict(str(error)) from None
+        return tar_answer(export)
 
 
 class JudgmentsApi(Listing):

@@ -3,18 +3,22 @@
 import uuid
 
 import django_filters
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotation.access import Role, get_project
-from rankloop.api import Listing, PagesByTime, read_query
-from training.access import get_job, get_run
+from rankloop.api import Listing, PagesByTime, Problem, read_body, read_query, refuse_unknown
+from rankloop.errors import Refused
+from training.access import get_job, get_run, get_runs
 from training.models import GenerationJob, RunInput, TrainingRun, WorkStatus
-from training.selectors.runs import log_tail, metrics_after
+from training.selectors.overlay import FEWEST, MOST, rows_of
+from training.selectors.runs import log_tail, metrics_after, queue_of, remaining_seconds
 from training.services import runs as services
+from training.services import steering
 
 _WORK = (
     "id", "round", "status", "attempt", "attempt_limit", "progress", "error", "seed", "created_at", "started_at",
@@ -35,7 +39,12 @@ class RunOutput(WorkOutput):
 
     class Meta:
         model = TrainingRun
-        fields = (*_WORK, "step", "method", "checkpoint")
+        fields = (*_WORK, "step", "method", "priority", "halvings", "duplicate_of", "checkpoint")
+        extra_kwargs = {
+            "priority": {"help_text": "The higher one is claimed first; of equal ones the older."},
+            "halvings": {"help_text": "How often memory ran out and the micro-batch was halved."},
+            "duplicate_of": {"help_text": "The run whose inputs and options it began with."},
+        }
 
 
 class RunInputOutput(serializers.ModelSerializer):
@@ -51,9 +60,18 @@ class RunDetail(RunOutput):
     findings = serializers.DictField(
         help_text="What was found when it was looked over before its launch; empty until then."
     )
+    remaining_seconds = serializers.SerializerMethodField(
+        help_text="At the pace so far; null while nothing tells."
+    )
+
+    def get_remaining_seconds(self, run: TrainingRun) -> float | None:
+        return remaining_seconds(run, now=timezone.now())
 
     class Meta(RunOutput.Meta):
-        fields = (*RunOutput.Meta.fields, "inputs", "recipe", "result", "findings", "code_version", "worker")
+        fields = (
+            *RunOutput.Meta.fields, "inputs", "recipe", "result", "findings", "remaining_seconds", "code_version",
+            "worker",
+        )  # fmt: skip
 
 
 class JobOutput(WorkOutput):
@@ -90,6 +108,52 @@ class LogOutput(serializers.Serializer):
     log = serializers.CharField(help_text="The end of it; empty when nothing was said on this host.")
 
 
+class RunningOutput(serializers.Serializer):
+    run = RunOutput()
+    remaining_seconds = serializers.FloatField(source="remaining", allow_null=True)
+
+
+class WaitingOutput(serializers.Serializer):
+    position = serializers.IntegerField(help_text="From 1, among the waiting runs of all projects.")
+    run = RunOutput()
+
+
+class QueueOutput(serializers.Serializer):
+    running = RunningOutput(many=True)
+    waiting = WaitingOutput(many=True, help_text="In the order in which they are claimed.")
+    elsewhere = serializers.IntegerField(
+        help_text="How many runs of other projects the workers are busy with."
+    )
+
+
+class PriorityInput(serializers.Serializer):
+    priority = serializers.IntegerField(
+        min_value=-steering.HIGHEST_PRIORITY,
+        max_value=steering.HIGHEST_PRIORITY,
+        help_text="0 unless it was changed.",
+    )
+
+
+class RunsInput(serializers.Serializer):
+    run = serializers.ListField(
+        child=serializers.UUIDField(), help_text=f"{FEWEST} to {MOST} of them, `run=..&run=..`."
+    )
+
+
+class DifferenceOutput(serializers.Serializer):
+    section = serializers.ChoiceField(choices=["run", "inputs", "options", "results"])
+    name = serializers.CharField()
+    values = serializers.ListField(
+        child=serializers.JSONField(), help_text="One for each run, null where it has none."
+    )
+    differs = serializers.BooleanField()
+
+
+class RunsCompared(serializers.Serializer):
+    runs = RunOutput(many=True, help_text="In the order they were asked for.")
+    rows = DifferenceOutput(many=True)
+
+
 class RunFilters(django_filters.FilterSet):
     round = django_filters.NumberFilter(field_name="round__number", help_text="Its number.")
     status = django_filters.ChoiceFilter(choices=WorkStatus.choices)
@@ -107,6 +171,25 @@ class RunsApi(Listing):
         """Every training run of the project."""
         project = get_project(request.user, slug, at_least=Role.RESEARCHER)
         return self.page_of(project.runs.select_related("round", "checkpoint"))
+
+
+class QueueApi(APIView):
+    @extend_schema(responses=QueueOutput)
+    def get(self, request: Request, slug: str) -> Response:
+        """What of the project runs now, and what waits in which order."""
+        project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+        return Response(QueueOutput(queue_of(project)).data)
+
+
+class RunsCompareApi(APIView):
+    @extend_schema(parameters=[RunsInput], responses=RunsCompared)
+    def get(self, request: Request, slug: str) -> Response:
+        """In what several runs differ: options, inputs and results. Their curves are at each run's `metrics`."""
+        _, runs = get_runs(request, slug, request.query_params.getlist("run"))
+        refuse_unknown(request.query_params, known=["run"], what="parameter")
+        if not FEWEST <= len(runs) <= MOST:
+            raise Refused(f"Name {FEWEST} to {MOST} different runs, as run=..&run=...")
+        return Response(RunsCompared({"runs": runs, "rows": rows_of(runs)}).data)
 
 
 class RunApi(APIView):
@@ -141,6 +224,35 @@ class CancelRunApi(APIView):
         services.cancel_run(run=found, user=request.user)
         found.refresh_from_db()
         return Response(RunOutput(found).data)
+
+
+class RunPriorityApi(APIView):
+    @extend_schema(request=PriorityInput, responses={200: RunOutput, 409: Problem})
+    def post(self, request: Request, slug: str, run: uuid.UUID) -> Response:
+        """Let a run that waits be claimed earlier or later."""
+        _, found = get_run(request, slug, run)
+        steering.change_priority(run=found, user=request.user, **read_body(request, PriorityInput))
+        found.refresh_from_db()
+        return Response(RunOutput(found).data)
+
+
+class ContinueRunApi(APIView):
+    @extend_schema(request=None, responses={200: RunOutput, 409: Problem})
+    def post(self, request: Request, slug: str, run: uuid.UUID) -> Response:
+        """Queue a failed or cancelled run again. It goes on from its last checkpoint."""
+        _, found = get_run(request, slug, run)
+        steering.continue_run(run=found, user=request.user)
+        found.refresh_from_db()
+        return Response(RunOutput(found).data)
+
+
+class DuplicateRunApi(APIView):
+    @extend_schema(request=None, responses={201: RunOutput})
+    def post(self, request: Request, slug: str, run: uuid.UUID) -> Response:
+        """Open a draft with a run's inputs, options and seed, to change and launch."""
+        _, found = get_run(request, slug, run)
+        draft = steering.duplicate_run(run=found, user=request.user)
+        return Response(RunOutput(draft).data, status=status.HTTP_201_CREATED)
 
 
 class JobApi(APIView):

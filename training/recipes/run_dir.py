@@ -1,6 +1,6 @@
 """RUN_DIR: the whole contract between a recipe and whoever started it. Standard library only, no torch.
 
-    config.json                 in   method, base, parent, seed, threads, data, options
+    config.json                 in   method, base, parent, seed, threads, data, options; tracker, when there is one
     train.jsonl held_out.jsonl  in   one pair per line (see pairs.py)
     metrics.jsonl               out  one {"step", "name", "value", "at"} per measurement, flushed at once
     progress.json               out  {"step", "of", "phase"}, replaced atomically
@@ -25,6 +25,7 @@ import platform
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -65,6 +66,7 @@ class RunDir:
         self.interrupted = threading.Event()
         self.clock = Stopwatch()
         self._metrics = (path / "metrics.jsonl").open("a", encoding="utf-8")
+        self._tracker: subprocess.Popen[bytes] | None = None
 
     def log_metrics(self, step: int, values: dict[str, float]) -> None:
         """Append one line per value; a value that is not finite is left out, JSON has no way to write it."""
@@ -74,6 +76,16 @@ class RunDir:
                 line = {"step": step, "name": name, "value": float(value), "at": now}
                 self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
+        if self._tracker is None and self.config.get("tracker"):
+            self._tracker = subprocess.Popen(
+                [sys.executable, "-m", "training.recipes.tracker", str(self.path)], stdin=subprocess.PIPE
+            )
+
+    def close(self) -> None:
+        """Let the tracker, where there is one, hand over what is left; it takes a few seconds at most."""
+        self._metrics.close()
+        if self._tracker is not None:
+            self._tracker.communicate()  # closes its input, then waits
 
     def report_progress(self, step: int, of: int, phase: str) -> None:
         write_json(self.path / "progress.json", {"step": step, "of": of, "phase": phase})
@@ -247,7 +259,7 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
         sys.exit(2)
     path = Path(sys.argv[1]).resolve()
     watch_lifeline()
-    clock = Stopwatch()
+    clock, opened = Stopwatch(), None
     try:
         opened = open_run(path, method)
         clock = opened.clock
@@ -279,6 +291,8 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
         write_json(path / "result.json", result)
     except OSError as error:  # a full or missing folder: the exit code still tells
         print(f"result.json could not be written: {error}", file=sys.stderr)
+    if opened is not None:
+        opened.close()
     sys.exit(code)
 
 

@@ -17,6 +17,7 @@ from training.access import get_checkpoint, get_dataset
 from training.models import Checkpoint
 from training.selectors.datasets import demonstrations_of, jsonl, pairs_of, revised_since
 from training.selectors.lineage import count_by_source, judgments_behind, lineage_of
+from training.selectors.weights import weights_of
 from training.services.checkpoints import register_default
 from training.store import DamagedArtifact, ErasedText
 
@@ -64,10 +65,17 @@ def checkpoint_page(request: HttpRequest, slug: str, checkpoint: int) -> HttpRes
     project, found = get_checkpoint(request, slug, checkpoint)
     lineage = lineage_of(found)
     judgments = judgments_behind(lineage.datasets)
+    weights, damage = None, ""
+    try:
+        weights = weights_of(found)
+    except DamagedArtifact as error:
+        damage = str(error)
     page = Paginator(judgments, JUDGMENTS_PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "project": project,
         "checkpoint": found,
+        "weights": weights,
+        "damage": damage,
         "lineage": lineage,
         "sources": count_by_source(judgments),
         "page": page,

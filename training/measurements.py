@@ -1,0 +1,168 @@
+"""What recipes measure, in words: how curves are grouped and called, and which figures tell how a run ended. Pure.
+
+A name that stands nowhere here is shown all the same, under its own name among the others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HELD_OUT = "held_out/"
+# Measured while it trains: name in metrics.jsonl -> title, group by group in the order of the page.
+GROUPS: dict[str, dict[str, str]] = {
+    "Loss": {
+        "loss": "Loss",
+        "policy_loss": "Policy loss",
+        "value_loss": "Value loss",
+    },
+    "Reward, KL and length": {
+        "reward": "Reward",
+        "score": "Reward less penalties",
+        "reward_spread": "Spread of the reward",
+        "kl": "KL to the reference, nats per completion",
+        "kl_coefficient": "KL coefficient",
+        "length": "Length, tokens",
+        "finished_share": "Share that ends by itself",
+        "repetition": "Repetition, share of word triples",
+        "entropy": "Entropy, nats per token",
+    },
+    "Preferences": {
+        "accuracy": "Accuracy",
+        "margin": "Margin",
+        "mean_score": "Mean score",
+        "chosen_reward": "Reward of chosen",
+        "rejected_reward": "Reward of rejected",
+        "chosen_log_prob": "Log-probability of chosen",
+        "rejected_log_prob": "Log-probability of rejected",
+    },
+    "On held-out prompts": {},  # everything that begins with HELD_OUT
+    "Optimisation": {
+        "learning_rate": "Learning rate",
+        "grad_norm": "Gradient norm",
+        "value_grad_norm": "Gradient norm of the value model",
+        "clipped_share": "Share of ratios that were clipped",
+        "policy_moved": "KL to the policy that sampled, nats per token",
+        "explained_variance": "Variance explained by the value model",
+        "updates": "Updates in a step",
+    },
+    "Others": {},  # and whatever else there is
+}
+HELD_OUT_TITLES = {
+    "win_rate": "Win rate over the parent",
+    "perplexity": "Perplexity",
+    "parent_reward": "Reward of the parent",
+    "best_of_4_reward": "Reward of best-of-4",
+    "best_of_4_win_rate": "Win rate of best-of-4",
+    "score_mean": "Mean score",
+    "score_spread": "Spread of the scores",
+    "calibration_error": "Calibration error",
+}
+# Counts that stay the same from one evaluation to the next: no curve.
+NO_CURVE = ("held_out/pairs", "held_out/prompts", "held_out/completions")
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """The groups as the module that draws curves takes them: `[{"title", "prefix", "names": {name: title}}]`."""
+    titles = {name: title for names in GROUPS.values() for name, title in names.items()} | HELD_OUT_TITLES
+    order = [*HELD_OUT_TITLES, *titles]
+    return [
+        {
+            "title": group,
+            "prefix": HELD_OUT,
+            "names": {HELD_OUT + name: titles[name] for name in dict.fromkeys(order)},
+        }
+        if group == "On held-out prompts"
+        else {"title": group, "prefix": "", "names": names}
+        for group, names in GROUPS.items()
+    ]
+
+
+# --- results ---
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share measured on held-out prompts, with its 95 % interval and of how many what it is."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    number: int
+    what: str  # pairs or prompts
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number beside it. `value` is a share when `is_share`."""
+
+    name: str
+    title: str
+    value: Any
+    is_share: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+# Where it stands in a result's metrics -> title, whether it is a share. In the order of the page.
+_BESIDE: dict[str, tuple[str, bool]] = {
+    "human_ceiling": ("Human ceiling", True),
+    "length_baseline": ("Length alone", True),
+    "at_start": ("Before training", True),
+    "best_of_4_win_rate": ("Best-of-4, untrained", True),
+    "calibration_error": ("Calibration error", False),
+    "reward": ("Reward", False),
+    "parent_reward": ("Reward of the parent", False),
+    "best_of_4_reward": ("Reward of best-of-4", False),
+    "kl": ("KL, nats per completion", False),
+    "length": ("Length, tokens", False),
+    "finished_share": ("Ends by itself", True),
+    "repetition": ("Repetition", True),
+    "loss": ("Held-out loss", False),
+    "perplexity": ("Held-out perplexity", False),
+    "margin": ("Margin", False),
+}
+# Some figures come as an object of their own.
+_WITHIN = ("accuracy", "agreement", "win_rate", "rate", "error", "value")
+
+
+# The shares a run is judged by, as far as it has them.
+JUDGED_BY = ("win_rate", "accuracy", "interval")
+
+
+def main_rate(metrics: Mapping[str, Any]) -> Rate | None:
+    """The share a run is judged by: a win rate where there is one, else an accuracy."""
+    for name in JUDGED_BY[:2]:
+        value, interval = metrics.get(name), metrics.get("interval")
+        if (
+            is_number(value)
+            and isinstance(interval, list)
+            and len(interval) == 2
+            and all(map(is_number, interval))
+        ):
+            what = "pairs" if "pairs" in metrics else "prompts" if "prompts" in metrics else "completions"
+            return Rate(name, float(value), *map(float, interval), number=metrics.get(what, 0), what=what)
+    return None
+
+
+def beside(metrics: Mapping[str, Any]) -> list[Figure]:
+    """What stands beside it, as far as the run measured it: ceilings, baselines, and what it cost."""
+    rate = main_rate(metrics)
+    found = []
+    for name, (title, is_share) in _BESIDE.items():
+        value = metrics.get(name)
+        low = high = None
+        if isinstance(value, Mapping):
+            interval = value.get("interval")
+            if isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval)):
+                low, high = interval
+            of_rate = rate.name if rate and name == "at_start" else None
+            value = next((value[key] for key in (of_rate, *_WITHIN) if key in value), None)
+        if is_number(value):
+            found.append(Figure(name, title, float(value), is_share, low, high))
+    return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number a page can show; a yes or no is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
