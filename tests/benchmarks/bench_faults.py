@@ -15,8 +15,13 @@ Counted, and all 0 but the kills: `lost` runs that did not end, or whose result 
 `stale_writes` by a worker that did not hold what it wrote to (triggers in the database know: `faults_stage.NOTING`);
 `unequal_weights` beside the undisturbed run, bit for bit; `orphans` alive 10 seconds after a kill.
 
-Three mutations, and what a quick run then said:
-MUTATIONS
+Three mutations, and what `--quick --method reward` then said (it says 0 of each without them):
+
+- The fence taken out (`write_held` and `lock_held` of services/work.py ask for the row alone, neither for the attempt
+  nor for the status): 105 stale writes. The stopped worker woke and wrote into the row of the one that had taken over.
+- The manifest check taken out (`find_damage` of run_dir.py finds nothing, `verify` of store.py looks at the manifest
+  alone): 1 lost, 1 unequal. The run resumed from the flipped bit and ended in NaN; the damaged base was trained on.
+- The sweeper taken out (`return_lost` does nothing): 4 lost, at the first kill already. Nobody gave the run back.
 """
 
 import argparse
