@@ -7,14 +7,12 @@ from typing import Any
 
 from django.conf import settings
 
-from training.recipes.model_folders import tensors_of
-from training.recipes.options import METHODS
-from training.recipes.run_dir import KEPT_CHECKPOINTS
+from training.recipes.estimates import estimate_disk, read_shape
+from training.recipes.options import METHODS, parse_options
+from training.recipes.run_dir import RecipeError
 
 # How often the micro-batch of one run is halved before it is left to a person.
 HALVINGS = 1
-# A trained weight and the two moments of its optimizer, in float32.
-BYTES_PER_WEIGHT = 12
 
 
 class NoRoom(Exception):
@@ -52,26 +50,26 @@ def rows_together(method: str, options: dict[str, Any], halvings: int) -> int:
 
 
 def can_halve(method: str, options: dict[str, Any], halvings: int) -> bool:
-    """Whether a run out of memory may be tried with half its micro-batch."""
+    """Whether a run out of memory may be tried with half its micro-batch, and the method takes that."""
     now, then = (rows_together(method, options, halvings + more) for more in (0, 1))
+    try:
+        parse_options(method, options | {"micro_batch_size": then})
+    except RecipeError:
+        return False
     return halvings < HALVINGS and then < now
 
 
 # --- disk ---
 
 
-def disk_needed(base: Path, options: dict[str, Any]) -> int:
-    """Bytes a training run writes at most at one time: checkpoints kept, one being written, the adapter."""
-    rank = options.get("lora_rank", 0)
-    matrices = [
-        shape
-        for name, shape in tensors_of(base).items()
-        if len(shape) == 2 and "embed" not in name and "lm_head" not in name
-    ]
-    weights = sum(rank * sum(shape) for shape in matrices)
-    # PPO trains a value model of the same size beside the policy.
-    weights *= 2 if "value_learning_rate" in options else 1
-    return weights * BYTES_PER_WEIGHT * (KEPT_CHECKPOINTS + 2)
+def disk_needed(method: str, base: Path, options: dict[str, Any]) -> int:
+    """Bytes a training run writes at most at one time, as its look-over estimated; 0 where that can't be told."""
+    if method not in METHODS:
+        return 0
+    try:
+        return estimate_disk(method, options, read_shape(base))["total"]
+    except RecipeError:
+        return 0
 
 
 def refuse_full_disk(folder: Path, needed: int) -> None:

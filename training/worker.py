@@ -155,7 +155,8 @@ def _work_on(
 def _prepare(work: Work, recipe: Recipe, prepare: Callable[[Any, Path], dict[str, Any]]) -> None:
     recipe.run_dir.mkdir(parents=True, exist_ok=True)
     config = prepare(work, recipe.run_dir)
-    resources.refuse_full_disk(recipe.run_dir, resources.disk_needed(Path(config["base"]), config["options"]))
+    needed = resources.disk_needed(recipe.method, Path(config["base"]), config["options"])
+    resources.refuse_full_disk(recipe.run_dir, needed)
     earlier = [attempt_folder(work, number) for number in range(work.attempt - 1, 0, -1)]
     for said in carry_over(earlier, recipe.run_dir):
         recipe.note(f"attempt {work.attempt} {said}")
@@ -231,8 +232,8 @@ def _out_of_memory(work: Work, recipe: Recipe, result: dict[str, Any]) -> None:
     before, after = (resources.rows_together(work.method, options, work.halvings + n) for n in (0, 1))
     if resources.can_halve(work.method, options, work.halvings):
         said = (
-            f"Memory ran out with {before} rows computed together. It is tried once more with {after}, in more parts; "
-            "the result stays the same."
+            f"Memory ran out with {before} rows computed together. It is tried once more with {after}, "
+            "each step in more parts."
         )
         recipe.note(said)
         give_back(work, error=said, halvings=work.halvings + 1, attempt_limit=work.attempt_limit + 1)

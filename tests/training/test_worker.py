@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -265,6 +266,24 @@ def test_a_micro_batch_of_one_cannot_be_halved(run, recipe):
     assert (work(run).status, run.halvings) == (WorkStatus.FAILED, 0)
 
 
+@pytest.mark.parametrize(
+    ("method", "sizes", "halved"),
+    [
+        ("dpo", {"batch_size": 24, "micro_batch_size": 12}, 6),
+        ("dpo", {"batch_size": 4, "micro_batch_size": 12}, 2),  # 12 was never in use
+        ("dpo", {"batch_size": 9, "micro_batch_size": 1}, None),
+        ("kto", {"batch_size": 24, "micro_batch_size": 12}, 6),
+        ("kto", {"batch_size": 4, "micro_batch_size": 2}, None),  # it needs another beside each
+        ("kto", {"batch_size": 5, "micro_batch_size": 5}, None),  # five can't be parted
+    ],
+)
+def test_half_a_micro_batch_is_what_the_method_can_do_with(method, sizes, halved):
+    assert resources.can_halve(method, sizes, 0) == (halved is not None)
+    assert not resources.can_halve(method, sizes, 1)
+    if halved is not None:
+        assert resources.rows_together(method, sizes, 1) == halved
+
+
 def test_a_recipe_that_the_kernel_ended_for_want_of_memory_is_told_from_one_that_was_killed(
     run, recipe, monkeypatch
 ):
@@ -283,6 +302,17 @@ def test_without_room_on_the_disk_nothing_is_started_and_the_remedy_is_told(run,
     assert (work(run).status, run.attempt) == (WorkStatus.FAILED, 1)
     assert "Free some space, then retry" in run.error
     assert not (folder_of(run) / "started").exists()
+
+
+def test_what_a_run_will_write_is_asked_of_the_disk_beside_the_reserve(tiny_model, settings, tmp_path):
+    needed = resources.disk_needed("dpo", tiny_model, {"lora_rank": 16})
+    assert 100_000 < needed < resources.disk_needed("ppo", tiny_model, {"lora_rank": 16})
+    assert resources.disk_needed("sampling", tiny_model, {}) == 0
+    free = shutil.disk_usage(tmp_path).free
+    settings.DISK_RESERVE = free // 2
+    resources.refuse_full_disk(tmp_path, free // 4)
+    with pytest.raises(resources.NoRoom, match="must stay free"):
+        resources.refuse_full_disk(tmp_path, free)
 
 
 def test_a_disk_that_runs_short_makes_a_run_save_and_stop(working, settings):

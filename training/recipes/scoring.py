@@ -23,7 +23,7 @@ def load_reward_model(
     base: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa"
 ) -> PeftModel:
     """A reward model as the recipe saved it, ready to score. Another `attention` rounds scores otherwise (bfloat16)."""
-    check_adapter(adapter, TaskType.SEQ_CLS)
+    check_adapter(adapter, TaskType.SEQ_CLS, base)
     try:
         model = PeftModel.from_pretrained(load_reward_base(base, tokenizer, attention), adapter)
     except RuntimeError as error:
