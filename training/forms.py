@@ -42,7 +42,7 @@ def option_field(
         )
         help_text += f" Default: {default} ({described['source']})."
     common = {
-        "label": described["name"].replace("_", " ").capitalize(),
+        "label": _label(described["name"]),
         "initial": described["default"] if initial is None else initial,
         "required": False,
         "help_text": help_text,
@@ -55,6 +55,11 @@ def option_field(
     kind = forms.IntegerField if described["type"] == "int" else forms.FloatField
     widget = forms.NumberInput(attrs={"step": "1" if described["type"] == "int" else "any"})
     return kind(min_value=described["low"], max_value=described["high"], widget=widget, **common)
+
+
+def _label(name: str) -> str:
+    words = [word.upper() if word in ("kl", "json", "eos", "gae") else word for word in name.split("_")]
+    return " ".join(["LoRA" if words[0] == "lora" else words[0][:1].upper() + words[0][1:], *words[1:]])
 
 
 def _option_field(method: str, name: str) -> forms.Field:

@@ -3,6 +3,7 @@
 import re
 
 from tests.environment import ROOT
+from training.recipes.methods_page import page
 
 
 def test_every_variable_that_settings_read_is_listed_and_no_other() -> None:
@@ -39,3 +40,8 @@ def test_every_benchmark_named_in_the_readme_is_there() -> None:
     assert named is not None
     for name in re.split(r", | or ", named[1]):
         assert (ROOT / f"tests/benchmarks/bench_{name}.py").is_file(), name
+
+
+def test_the_page_of_methods_is_what_the_dataclasses_say() -> None:
+    written = (ROOT / "deploy/METHODS.md").read_text()
+    assert written == page(), "python -m training.recipes.methods_page > deploy/METHODS.md"

@@ -23,6 +23,7 @@ from rankloop.accounts.models import User
 from rankloop.accounts.services import open_token, revoke_token
 from tests.cast import PASSWORD, Cast, add_simulated, assemble
 from tests.showroom import texts
+from tests.showroom.drafts import open_drafts
 from tests.showroom.judging import judge_all, spread_over_days
 from tests.showroom.ranking import rounds_to_rank
 from tests.training.stage import add_base, advance
@@ -124,6 +125,9 @@ def fill(folder: Path) -> Room:
     _cancelled_rehearsal(room)
     spread_over_days()
     rounds_to_rank(room)
+    dataset = room.rounds["closed"].datasets.get()
+    base = cast.project.checkpoints.get(kind="base")
+    room.runs |= open_drafts(cast.project, cast.researcher, dataset, base)
     _review(room)
     pause_project(project=paused, user=cast.admin)
     return room

@@ -49,6 +49,10 @@ NOT_PAGES = {
     "continue-run": "takes a POST",
     "duplicate-run": "takes a POST",
     "add-default-base": "takes a POST",
+    "launch-run": "takes a POST",
+    "check-run": "takes a POST",
+    "discard-run": "takes a POST",
+    "draft-live": "a part of a draft's page",
     "round-live": "a part of the round's page",
     "runs-live": "a part of the page of runs",
     "run-live": "a part of the run's page",
@@ -219,6 +223,16 @@ def _training(room: Room) -> Iterator[Page]:
     yield _at(
         "run", "run-succeeded", "A run that has published a checkpoint.", slug=slug, run=runs["reward"].pk
     )
+    yield _at("new-run", "run-new", "A training run by hand: method, data, parent, options.", slug=slug)
+    preset = f"{reverse('new-run', args=[slug])}?method=ppo&preset=one-gpu"
+    yield Page("run-new-preset", "The same, filled by a preset.", preset, "researcher", "new-run")
+    for name, about in (
+        ("checking", "A draft that is being looked over."),
+        ("problems", "A draft that can't be launched, and why."),
+        ("ready", "A draft that can be launched: what the model sees, and what it learns."),
+    ):
+        yield _at("run", f"run-draft-{name}", about, slug=slug, run=runs[name].pk)
+    yield _at("change-run", "run-draft-change", "Change a draft.", slug=slug, run=runs["ready"].pk)
     yield _at("run", "run-failed", "A run that failed, and why.", slug=slug, run=runs["trouble"].pk)
     yield _at(
         "run", "run-online", "PPO that ended early, and what it measured.", slug=slug, run=runs["ppo"].pk
@@ -251,7 +265,17 @@ def _empty(room: Room) -> Iterator[Page]:
     """What the lists say when there is nothing in them."""
     slug = room.empty.slug
     about = "The same, in a project that has just been opened."
-    for url in ("project", "progress", "prompts", "rounds", "new-round", "runs", "checkpoints", "compare"):
+    for url in (
+        "project",
+        "progress",
+        "prompts",
+        "rounds",
+        "new-round",
+        "runs",
+        "new-run",
+        "checkpoints",
+        "compare",
+    ):
         yield _at(url, f"{url}-empty", about, slug=slug)
     yield _at("review", "review-empty", about, "admin", slug=slug)
     yield _at("my-work", "my-work-empty", about, "anna", slug=slug)

@@ -3,7 +3,7 @@
 Pure arithmetic, no torch. The structure is from first principles: each part is what PyTorch keeps for the backward
 pass, counted from the layers of a Llama. Three constants are measured (`tests/benchmarks/bench_memory.py` prints
 estimate beside measurement): what a process takes before it has loaded anything, the slack of the allocator, and the
-speed of a core. deploy/memory.md goes through the sums for models of 1 to 8 billion parameters.
+speed of a core. deploy/MEMORY.md goes through the sums.
 """
 
 import json

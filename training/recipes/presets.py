@@ -1,6 +1,6 @@
 """Sets of options for three kinds of machine. Pure. Choosing one fills the form; everything can still be changed.
 
-How large `micro_batch_size` may be is a sum (estimates.py; deploy/memory.md goes through it). For `one-gpu`, a model
+How large `micro_batch_size` may be is a sum (estimates.py; deploy/MEMORY.md goes through it). For `one-gpu`, a model
 of 8 billion parameters (32 layers of width 4096, inner width 14336) in bfloat16 on a card of 24 GB:
 
     weights          8.0e9 x 2 bytes                                           16.1 GB
@@ -11,7 +11,7 @@ of 8 billion parameters (32 layers of width 4096, inner width 14336) in bfloat16
 
 Two pairs are at most four rows of 1024 tokens: 2.0 GB, which leaves about 4 GB for logits: 1024 completion tokens
 over a vocabulary of 128,000 are 0.5 GB a copy. `multi-gpu` spreads the base over the cards (FSDP2), so weights are
-divided by their number, and a card of 80 GB computes eight rows at a time. `cpu-smoke` is there to see that
+divided by their number, and a card of 80 GB computes four pairs at a time. `cpu-smoke` is there to see that
 everything fits together: a model of 0.1 to 0.4 billion parameters takes 2 to 4 GB and a few minutes on two cores.
 """
 
@@ -87,7 +87,7 @@ PRESETS: dict[str, Preset] = {
         {
             "steps": 500,
             "batch_size": 256,
-            "micro_batch_size": 8,
+            "micro_batch_size": 4,
             "warmup_steps": 50,
             "save_steps": 50,
             "eval_steps": 100,
