@@ -1,12 +1,12 @@
-"""CPU-seconds of DPO through the recipe beside the same training by a bare TRL script.
+"""CPU-seconds of training by our recipes beside the same training by TRL alone.
 
-    python -m tests.benchmarks.bench_train [--quick] [--json FILE] [--model FOLDER]
+    python -m tests.benchmarks.bench_train [--quick] [--json FILE] [--model FOLDER] [--turns N] [--only NAME ...]
 
-Both train on the same pairs with the same settings, each in a process of its own, in turns. What counts is the CPU
-time of the training loop, which the load of the machine moves less than the wall clock; the recipe's start-up,
-evaluation, hashing and saving are reported apart. Two kinds of data: `dpo` has no completion in two pairs, so the
-recipe can only save on how it computes; `dpo_on_rankings` has all six pairs of rankings of four, as the platform
-makes them, where each completion is computed once.
+Both train on the same rows in the same order with the same settings, each in a process of its own, in turns. What
+counts is the CPU time of the training loop, which the load of the machine moves less than the wall clock; the recipe's
+start-up, evaluation, hashing and saving are reported apart. First and last loss of both stand beside the ratio: they
+must agree. No completion comes twice, so that a recipe can only save on how it computes; `dpo_on_rankings` has all six
+pairs of rankings of four, as the platform makes them, where each completion is computed once.
 """
 
 import argparse
@@ -17,102 +17,96 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import plain_trl
 from tests.benchmarks.bench_generate import ROOT, default_model
 
 BATCH_SIZE = 12
 WORDS = ["time", "light", "water", "stone", "river", "bird", "house", "wind", "road", "tree", "cloud", "rain"]
+WANTED = {"dpo": 0.67, "dpo_on_rankings": 0.67}  # ratio, at most
+WANTED_OF_OTHERS = 1.03
 
 
-def make_run(folder: Path, model: Path, *, completions: int, steps: int, words: int) -> Path:
-    """A RUN_DIR with all pairs of rankings of that many completions, enough for `steps`."""
+@dataclass(frozen=True)
+class Case:
+    """What is compared: a method, on rankings of that many completions a prompt."""
+
+    method: str
+    completions: int
+
+
+CASES = {
+    "sft": Case("sft", 1),
+    "reward": Case("reward", 2),
+    "dpo": Case("dpo", 2),
+    "dpo_on_rankings": Case("dpo", 4),
+    "kto": Case("kto", 1),
+}
+
+
+def make_run(folder: Path, model: Path, case: Case, *, steps: int, words: int) -> Path:
+    """A RUN_DIR with enough rows for `steps`, of prompts and completions of so many words."""
     rng = random.Random(0)
-    pairs: list[dict[str, Any]] = []
-    while len(pairs) < steps * BATCH_SIZE:
-        prompt = [{"role": "user", "content": " ".join(rng.choices(WORDS, k=words))}]
-        texts = [" ".join(rng.choices(WORDS, k=words)) for _ in range(completions)]
-        for better in range(completions):
-            for worse in range(better + 1, completions):
-                chosen, rejected = ([{"role": "assistant", "content": texts[i]}] for i in (better, worse))
-                ranking = f"r{len(pairs) // (completions * (completions - 1) // 2)}"
-                pairs.append({"prompt": prompt, "chosen": chosen, "rejected": rejected, "ranking": ranking})
+    rows: list[dict[str, Any]] = []
+    while len(rows) < steps * BATCH_SIZE:
+        number = len(rows)
+        about = {"prompt": [{"role": "user", "content": text(rng, words)}], "ranking": f"r{number}"}
+        texts = [[{"role": "assistant", "content": text(rng, words)}] for _ in range(case.completions)]
+        if case.completions == 1:
+            label = {"label": number % 2 == 0} if case.method == "kto" else {}
+            rows.append({**about, "completion": texts[0], **label})
+        for better in range(case.completions):
+            for worse in range(better + 1, case.completions):
+                rows.append({**about, "chosen": texts[better], "rejected": texts[worse]})
     folder.mkdir(parents=True)
-    (folder / "train.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    (folder / "held_out.jsonl").write_text(json.dumps(pairs[0]) + "\n")
+    for split, some in (("train", rows), ("held_out", rows[:1])):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     config = {
-        "method": "dpo",
+        "method": case.method,
         "base": str(model),
         "seed": 0,
         "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
-        "options": {"steps": steps, "batch_size": BATCH_SIZE, "save_steps": steps, "warmup_steps": 0},
+        "options": {
+            "steps": steps,
+            "batch_size": BATCH_SIZE,
+            "micro_batch_size": BATCH_SIZE,
+            "save_steps": steps,
+            "warmup_steps": 0,
+        },
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-def train_by_hand(folder: Path) -> None:
-    """The script one would write with TRL alone. Prints the CPU-seconds of its loop."""
-    import torch
-    from datasets import load_dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
-
-    from training.recipes.loading import compute_dtype
-    from training.recipes.options import parse_options
-
-    config = json.loads((folder / "config.json").read_text())
-    options = parse_options("dpo", config["options"])
-    trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(config["base"], dtype=compute_dtype()),
-        processing_class=AutoTokenizer.from_pretrained(config["base"]),
-        train_dataset=load_dataset(
-            "json", data_files=str(folder / "train.jsonl"), split="train"
-        ).select_columns(["prompt", "chosen", "rejected"]),
-        peft_config=LoraConfig(
-            task_type="CAUSAL_LM",
-            r=options.lora_rank,
-            lora_alpha=options.lora_alpha,
-            target_modules="all-linear",
-        ),
-        args=DPOConfig(
-            output_dir=str(folder / "trl"),
-            max_steps=options.steps,
-            per_device_train_batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            beta=options.beta,
-            max_length=options.max_length,
-            bf16=compute_dtype() == torch.bfloat16,
-            use_cpu=not torch.cuda.is_available(),
-            activation_checkpointing=torch.cuda.is_available(),
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        ),
-    )
-    before = time.process_time()
-    trainer.train()
-    print(f"\ncpu_seconds_loop {time.process_time() - before}")
+def text(rng: random.Random, words: int) -> str:
+    return " ".join(rng.choices(WORDS, k=words))
 
 
-def seconds_by_hand(folder: Path) -> float:
+def by_hand(folder: Path) -> dict[str, Any]:
+    """{"seconds", "losses"} of the bare script, in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_train", "--by-hand", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=quiet_environment())
     if done.returncode:
         sys.exit(done.stderr)
-    return float(done.stdout.split("cpu_seconds_loop ")[1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def result_of_recipe(folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "training.recipes.dpo", str(folder)]
+def by_recipe(folder: Path, case: Case) -> dict[str, Any]:
+    """{"seconds", "losses", "apart"} of the recipe; `apart` is what it spent outside the loop, by the wall clock."""
+    command = [sys.executable, "-m", f"training.recipes.{case.method}", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=quiet_environment())
     if done.returncode:
         sys.exit(done.stderr)
-    return json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "seconds": result["cpu_seconds_loop"],
+        "losses": [line["value"] for line in lines if line["name"] == "loss"],
+        "apart": {phase: seconds for phase, seconds in result["seconds"].items() if phase != "loop"},
+    }
 
 
 def quiet_environment() -> dict[str, str]:
@@ -123,62 +117,72 @@ def quiet_environment() -> dict[str, str]:
 
 
 def compare(name: str, model: Path, turns: int, **sizes: int) -> dict[str, Any]:
-    """Median ratio over `turns` pairs of short runs."""
-    ours: list[float] = []
-    plain: list[float] = []
-    apart: dict[str, list[float]] = {}
+    """Median ratio over `turns` pairs of short runs, and what they learnt."""
+    case = CASES[name]
+    ours: list[dict[str, Any]] = []
+    plain: list[dict[str, Any]] = []
     for turn in range(turns):
         with tempfile.TemporaryDirectory() as work:
-            recipe = make_run(Path(work) / "recipe", model, **sizes)
-            by_hand = make_run(Path(work) / "by_hand", model, **sizes)
-            result: dict[str, Any] = {}
+            recipe = make_run(Path(work) / "recipe", model, case, **sizes)
+            bare = make_run(Path(work) / "by_hand", model, case, **sizes)
             for side in ("recipe", "plain") if turn % 2 else ("plain", "recipe"):
                 if side == "plain":
-                    plain.append(seconds_by_hand(by_hand))
+                    plain.append(by_hand(bare))
                 else:
-                    result = result_of_recipe(recipe)
-            ours.append(result["cpu_seconds_loop"])
-            for phase, seconds in result["seconds"].items():
-                apart.setdefault(phase, []).append(seconds)
+                    ours.append(by_recipe(recipe, case))
+        seconds = ours[-1]["seconds"], plain[-1]["seconds"]
+        losses = ours[-1]["losses"][-1], plain[-1]["losses"][-1]
         print(
-            f"{name:>16} {turn:>4} {ours[-1]:>8.1f} {plain[-1]:>8.1f} {ours[-1] / plain[-1]:>6.3f}",
+            f"{name:>16} {turn:>4} {seconds[0]:>8.1f} {seconds[1]:>8.1f} {seconds[0] / seconds[1]:>6.3f}"
+            f" {losses[0]:>10.4f} {losses[1]:>10.4f}",
             flush=True,
         )
-    ratios = [a / b for a, b in zip(ours, plain, strict=True)]
+    ratios = [a["seconds"] / b["seconds"] for a, b in zip(ours, plain, strict=True)]
     return {
-        "seconds": statistics.median(ours),
-        "baseline_seconds": statistics.median(plain),
+        "seconds": statistics.median(run["seconds"] for run in ours),
+        "baseline_seconds": statistics.median(run["seconds"] for run in plain),
         "ratio": statistics.median(ratios),
         "ratios": ratios,
+        "first_loss": ours[-1]["losses"][0],
+        "last_loss": ours[-1]["losses"][-1],
+        "baseline_first_loss": plain[-1]["losses"][0],
+        "baseline_last_loss": plain[-1]["losses"][-1],
         "apart_wall_seconds": {
-            phase: statistics.median(values) for phase, values in apart.items() if phase != "loop"
+            phase: statistics.median(run["apart"][phase] for run in ours) for phase in ours[0]["apart"]
         },
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="CPU-seconds of DPO through the recipe beside a bare TRL script."
+        description="CPU-seconds of training by our recipes beside the same training by TRL alone."
     )
     parser.add_argument("--quick", action="store_true", help="short rows and one step a run")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--model", type=Path, default=default_model(), help="model folder (safetensors)")
+    parser.add_argument("--turns", type=int, help="pairs of runs of each method (5, or 3 with --quick)")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="compare these alone")
     parser.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.by_hand:
-        train_by_hand(given.by_hand)
+        losses, seconds = plain_trl.train(given.by_hand)
+        print(json.dumps({"seconds": seconds, "losses": losses}))
         return
-    turns, steps, words = (3, 1, 16) if given.quick else (5, 2, 48)
-    print(f"{'':>16} turn   recipe    plain  ratio   (CPU-seconds of {steps} steps of {BATCH_SIZE} pairs)")
-    methods = {"dpo": compare("dpo", given.model, turns, completions=2, steps=steps, words=words)}
-    if not given.quick:
-        sizes = {"completions": 4, "steps": steps, "words": words}
-        methods["dpo_on_rankings"] = compare("dpo_on_rankings", given.model, turns, **sizes)
+    turns, steps, words = (3, 1, 16) if given.quick else (5, 3, 48)
+    turns = given.turns or turns
+    print(
+        f"{'':>16} turn   recipe    plain  ratio  last loss  of plain   ({steps} steps of {BATCH_SIZE} rows)"
+    )
+    methods = {name: compare(name, given.model, turns, steps=steps, words=words) for name in given.only}
     for name, figures in methods.items():
         apart = ", ".join(
             f"{phase} {seconds:.1f} s" for phase, seconds in figures["apart_wall_seconds"].items()
         )
-        print(f"{name}: median ratio {figures['ratio']:.3f} (wanted: at most 1.05); apart: {apart}")
+        print(
+            f"{name}: median ratio {figures['ratio']:.3f} (wanted: at most {WANTED.get(name, WANTED_OF_OTHERS)}); loss "
+            f"{figures['first_loss']:.4f} to {figures['last_loss']:.4f}, plain {figures['baseline_first_loss']:.4f} to "
+            f"{figures['baseline_last_loss']:.4f}; apart: {apart}"
+        )
     if given.json:
         given.json.write_text(json.dumps({"methods": methods}, indent=1) + "\n")
 

@@ -80,7 +80,7 @@ ROWS = {"pairs": some_pairs, "outcomes": some_outcomes, "demonstrations": some_a
 def make_training_run(folder: Path, method: str, base: Path, **changes: Any) -> Path:
     """A RUN_DIR for a LoRA recipe on frozen data. `changes` go into config.json, options into the usual ones."""
     folder.mkdir(parents=True)
-    some_rows = ROWS[METHODS[method].reads]
+    some_rows = ROWS[METHODS[method].reads] if method in METHODS else some_pairs
     write_pairs(folder / "train.jsonl", some_rows(rankings=8, seed=1))
     write_pairs(folder / "held_out.jsonl", some_rows(rankings=4, seed=2))
     config = {
