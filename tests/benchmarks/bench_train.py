@@ -6,7 +6,8 @@ Both train on the same rows in the same order with the same settings, each in a 
 counts is the CPU time of the training loop, which the load of the machine moves less than the wall clock; the recipe's
 start-up, evaluation, hashing and saving are reported apart. First and last loss of both stand beside the ratio: they
 must agree. No completion comes twice, so that a recipe can only save on how it computes; `dpo_on_rankings` has all six
-pairs of rankings of four, as the platform makes them, where each completion is computed once.
+pairs of rankings of four, as the platform makes them, where each completion is computed once. PPO stands beside the
+trainer that TRL once had (ppo_beside_trl.py), since its script samples other completions and has no equal losses.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import plain_trl
+from tests.benchmarks import ppo_beside_trl
 from tests.benchmarks.bench_generate import ROOT, default_model
 
 BATCH_SIZE = 12
@@ -161,7 +163,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--model", type=Path, default=default_model(), help="model folder (safetensors)")
     parser.add_argument("--turns", type=int, help="pairs of runs of each method (5, or 3 with --quick)")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="compare these alone")
+    names = [*CASES, "ppo"]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="compare these alone")
     parser.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.by_hand:
@@ -173,7 +176,15 @@ def main() -> None:
     print(
         f"{'':>16} turn   recipe    plain  ratio  last loss  of plain   ({steps} steps of {BATCH_SIZE} rows)"
     )
-    methods = {name: compare(name, given.model, turns, steps=steps, words=words) for name in given.only}
+    methods = {
+        name: compare(name, given.model, turns, steps=steps, words=words)
+        for name in given.only
+        if name in CASES
+    }
+    ppo = None
+    if "ppo" in given.only:
+        home = Path(os.environ.get("RANKLOOP_HOME", ROOT / "var"))
+        ppo = ppo_beside_trl.compare(given.model, home, turns, quick=given.quick, environ=quiet_environment)
     for name, figures in methods.items():
         apart = ", ".join(
             f"{phase} {seconds:.1f} s" for phase, seconds in figures["apart_wall_seconds"].items()
@@ -183,8 +194,18 @@ def main() -> None:
             f"{figures['first_loss']:.4f} to {figures['last_loss']:.4f}, plain {figures['baseline_first_loss']:.4f} to "
             f"{figures['baseline_last_loss']:.4f}; apart: {apart}"
         )
+    if ppo is not None:
+        print(
+            f"ppo: {ppo['updates_per_second_ratio']:.2f} times TRL's updates per second (wanted: at least "
+            f"{ppo_beside_trl.WANTED}); reward {ppo['reward']:.3f}, TRL's {ppo['baseline_reward']:.3f}; "
+            f"{ppo['peak_memory_mb']:.0f} MB, TRL's {ppo['baseline_peak_memory_mb']:.0f} MB"
+        )
     if given.json:
-        given.json.write_text(json.dumps({"methods": methods}, indent=1) + "\n")
+        found: dict[str, Any] = {"methods": methods}
+        if ppo is not None:
+            found["ppo"] = ppo
+            methods["ppo"] = {"ratio": 1 / ppo["updates_per_second_ratio"]}
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
