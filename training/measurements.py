@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 HELD_OUT = "held_out/"
+ON_HELD_OUT = "On held-out prompts"
 # Measured while it trains: name in metrics.jsonl -> title, group by group in the order of the page.
 GROUPS: dict[str, dict[str, str]] = {
     "Loss": {
@@ -28,6 +29,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Preferences": {
         "accuracy": "Accuracy",
+        "token_accuracy": "Accuracy of the likeliest token",
         "margin": "Margin",
         "mean_score": "Mean score",
         "chosen_reward": "Reward of chosen",
@@ -35,7 +37,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "chosen_log_prob": "Log-probability of chosen",
         "rejected_log_prob": "Log-probability of rejected",
     },
-    "On held-out prompts": {},  # everything that begins with HELD_OUT
+    ON_HELD_OUT: {},  # everything that begins with HELD_OUT
     "Optimisation": {
         "learning_rate": "Learning rate",
         "grad_norm": "Gradient norm",
@@ -58,23 +60,20 @@ HELD_OUT_TITLES = {
     "calibration_error": "Calibration error",
 }
 # Counts that stay the same from one evaluation to the next: no curve.
-NO_CURVE = ("held_out/pairs", "held_out/prompts", "held_out/completions")
+NO_CURVE = [HELD_OUT + name for name in ("pairs", "prompts", "completions", "answers", "tokens")]
 
 
-def catalogue() -> list[dict[str, Any]]:
-    """The groups as the module that draws curves takes them: `[{"title", "prefix", "names": {name: title}}]`."""
+def catalogue() -> dict[str, Any]:
+    """For the module that draws curves: `{"groups": [{"title", "prefix", "names": {name: title}}], "no_curve"}`."""
     titles = {name: title for names in GROUPS.values() for name, title in names.items()} | HELD_OUT_TITLES
-    order = [*HELD_OUT_TITLES, *titles]
-    return [
-        {
-            "title": group,
-            "prefix": HELD_OUT,
-            "names": {HELD_OUT + name: titles[name] for name in dict.fromkeys(order)},
-        }
-        if group == "On held-out prompts"
+    held_out = {HELD_OUT + name: titles[name] for name in dict.fromkeys([*HELD_OUT_TITLES, *titles])}
+    groups = [
+        {"title": group, "prefix": HELD_OUT, "names": held_out}
+        if group == ON_HELD_OUT
         else {"title": group, "prefix": "", "names": names}
         for group, names in GROUPS.items()
     ]
+    return {"groups": groups, "no_curve": NO_CURVE}
 
 
 # --- results ---
@@ -150,17 +149,21 @@ def beside(metrics: Mapping[str, Any]) -> list[Figure]:
     rate = main_rate(metrics)
     found = []
     for name, (title, is_share) in _BESIDE.items():
-        value = metrics.get(name)
-        low = high = None
+        value, interval = metrics.get(name), None
+        if name == "loss" and rate is None:
+            interval = metrics.get("interval")  # of a run that is judged by its loss
         if isinstance(value, Mapping):
             interval = value.get("interval")
-            if isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval)):
-                low, high = interval
-            of_rate = rate.name if rate and name == "at_start" else None
-            value = next((value[key] for key in (of_rate, *_WITHIN) if key in value), None)
+            keys = (rate.name,) if rate and name == "at_start" else _WITHIN
+            value = next((value[key] for key in keys if key in value), None)
         if is_number(value):
+            low, high = interval if _is_interval(interval) else (None, None)
             found.append(Figure(name, title, float(value), is_share, low, high))
     return found
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
 def is_number(value: Any) -> bool:

@@ -20,7 +20,7 @@ SCHEMES = ("light", "dark")
 _COMPLETE = """board => (board ? document.querySelector("#board[aria-busy=false]:not([hidden])")
     : !document.querySelector("#idle") || !document.querySelector("#idle-title").textContent.includes("…"))
   && ![...document.querySelectorAll("[hx-trigger=load]")].some((part) => part.textContent.includes("…"))
-  && (!document.querySelector("#curves") || document.querySelector("#curves canvas"))"""
+  && (!document.querySelector("#curves") || document.querySelector("#curves:not([aria-busy]) canvas"))"""
 
 
 def open_tab(browser: Browser, **options: Any) -> Tab:

@@ -124,8 +124,7 @@ def test_what_is_claimed_next_is_what_the_page_says_is_first(cast):
     urgent = add_run(cast, "urgent")
     change_priority(run=urgent, priority=1, user=cast.researcher)
     assert waiting().first() == urgent
-    if getattr(TrainingRun, "claimed_in_order_of", None):  # else workers still claim by age alone
-        assert idle_queue(TrainingRun) == urgent
+    assert idle_queue(TrainingRun) == urgent
 
 
 def test_a_priority_out_of_range_or_of_a_run_that_does_not_wait_is_refused(site, cast):
@@ -375,6 +374,20 @@ def test_the_page_of_a_run_shows_what_stands_beside_its_result_and_what_happened
     assert "Best-of-4, untrained80 %" in page and "Before training50 %" in page
 
 
+def test_a_run_that_is_judged_by_its_loss_shows_that_with_its_interval(site, cast):
+    metrics = {
+        "loss": 1.25,
+        "interval": [1.1, 1.4],
+        "perplexity": 3.49,
+        "answers": 12,
+        "at_start": {"loss": 2.5},
+    }
+    run = add_run(cast, "sft", method="sft", status=WorkStatus.SUCCEEDED, result={"metrics": metrics})
+    page = text_of(site.get(f"/p/tea/runs/{run.pk}/"))
+    assert "Held-out loss1.25 [1.1, 1.4]" in page and "Held-out perplexity3.49" in page
+    assert "Before training" not in page  # a loss is no share
+
+
 @pytest.mark.parametrize("metrics", [{}, {"accuracy": "x", "interval": 3}, {"at_start": None, "kl": [1]}])
 def test_results_that_lack_something_are_shown_without_it(site, cast, metrics):
     run = add_run(cast, status=WorkStatus.SUCCEEDED, result={"metrics": metrics})
@@ -396,9 +409,10 @@ def test_what_the_page_offers_goes_with_the_state(site, cast):
 
 
 def test_every_group_of_curves_has_a_title_and_no_metric_stands_in_two():
-    names = [name for group in catalogue() for name in group["names"]]
+    groups = catalogue()["groups"]
+    names = [name for group in groups for name in group["names"]]
     assert len(names) == len(set(names))
-    assert [group["title"] for group in catalogue()] == [
+    assert [group["title"] for group in groups] == [
         "Loss",
         "Reward, KL and length",
         "Preferences",

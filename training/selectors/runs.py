@@ -16,8 +16,6 @@ from training.recipes.options import METHODS, describe_options
 from training.worker import attempt_folder
 
 AT_WORK = (WorkStatus.RUNNING, WorkStatus.CANCELLING)
-# The order in which workers claim.
-CLAIMED_FIRST = ("-priority", "created_at")
 
 
 # --- the queue ---
@@ -52,7 +50,7 @@ class Queue:
 
 def waiting() -> QuerySet[TrainingRun]:
     """The runs of every project that wait for a worker, in the order in which they are claimed."""
-    return TrainingRun.objects.filter(status=WorkStatus.QUEUED).order_by(*CLAIMED_FIRST)
+    return TrainingRun.objects.filter(status=WorkStatus.QUEUED).order_by(*TrainingRun.claimed_in_order_of)
 
 
 def queue_of(project: Project) -> Queue:

@@ -12,4 +12,9 @@ const linesOf = (metric) => runs.map(({ name }, run) => ({
 }));
 
 const curves = new Curves(box, linesOf);
-runs.forEach(({ address }, run) => follow(address, (rows) => curves.add(run, rows)));
+const awaited = new Set(runs.keys());
+runs.forEach(({ address }, run) => follow(address, (rows) => {
+  curves.add(run, rows);
+  awaited.delete(run);
+  if (!awaited.size) box.removeAttribute("aria-busy");
+}));

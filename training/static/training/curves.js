@@ -3,13 +3,12 @@
 const HELD_OUT = "held_out/";
 const KEPT_WHEN_SMOOTHED = 0.8; // weight of what came before, as TensorBoard's slider calls it
 const WHOLE_STEPS = [1, 2, 5].flatMap((digit) => [1, 10, 100, 1000, 10_000, 100_000].map((power) => digit * power)).sort((a, b) => a - b);
-const NO_CURVE = new Set(["held_out/pairs", "held_out/prompts", "held_out/completions"]);
 
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const shown = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toString());
 
 export class Curves {
-  #box; #catalogue; #linesOf; #smooth = false;
+  #box; #groupsKnown; #noCurve; #linesOf; #smooth = false;
   #charts = new Map(); // metric -> {place, plot, key}
   #groups = new Map(); // group's title -> its element
   #values = new Map(); // metric -> [per run: Map(step -> value)]
@@ -18,7 +17,8 @@ export class Curves {
   constructor(box, linesOf) {
     this.#box = box;
     this.#linesOf = linesOf;
-    this.#catalogue = JSON.parse(box.dataset.catalogue);
+    const { groups, no_curve } = JSON.parse(box.dataset.catalogue);
+    [this.#groupsKnown, this.#noCurve] = [groups, new Set(no_curve)];
     addEventListener("resize", () => {
       for (const { plot, place } of this.#charts.values()) plot.setSize({ width: place.clientWidth, height: 200 });
     });
@@ -53,7 +53,7 @@ export class Curves {
 
   // Those that have a chart of their own: bounds of an interval belong to what lies between them.
   #inOrder() {
-    const metrics = [...this.#values.keys()].filter((metric) => !NO_CURVE.has(metric) && !this.#isBound(metric));
+    const metrics = [...this.#values.keys()].filter((metric) => !this.#noCurve.has(metric) && !this.#isBound(metric));
     const places = new Map(metrics.map((metric) => [metric, this.#placeOf(metric)]));
     return metrics.sort((a, b) => places.get(a)[0] - places.get(b)[0] || places.get(a)[1] - places.get(b)[1] || a.localeCompare(b));
   }
@@ -65,23 +65,23 @@ export class Curves {
 
   // [number of the group, place in it]
   #placeOf(metric) {
-    const last = this.#catalogue.length - 1;
-    for (const [number, group] of this.#catalogue.entries()) {
+    const last = this.#groupsKnown.length - 1;
+    for (const [number, group] of this.#groupsKnown.entries()) {
       const place = Object.keys(group.names).indexOf(metric);
       if (place >= 0) return [number, place];
     }
-    const prefixed = this.#catalogue.findIndex((group) => group.prefix && metric.startsWith(group.prefix));
+    const prefixed = this.#groupsKnown.findIndex((group) => group.prefix && metric.startsWith(group.prefix));
     return [prefixed >= 0 ? prefixed : last, Infinity];
   }
 
   #titleOf(metric) {
-    const named = this.#catalogue.find((group) => Object.hasOwn(group.names, metric));
+    const named = this.#groupsKnown.find((group) => Object.hasOwn(group.names, metric));
     return named ? named.names[metric] : metric.replace(HELD_OUT, "").replaceAll("_", " ");
   }
 
   #groupOf(metric) {
     const [number] = this.#placeOf(metric);
-    const { title } = this.#catalogue[number];
+    const { title } = this.#groupsKnown[number];
     if (!this.#groups.has(title)) {
       const group = document.createElement("section");
       const heading = document.createElement("h3");
