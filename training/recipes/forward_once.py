@@ -93,7 +93,9 @@ def _token_statistics(
     `hidden` is (batch, seq, width), `labels` and every result (batch, seq).
     """
     judged = labels != -100
-    logits = head(hidden[judged]).float() / temperature  # (tokens, vocabulary)
+    logits = head(hidden[judged]).float()  # (tokens, vocabulary)
+    if temperature != 1.0:
+        logits = logits / temperature
     targets = labels[judged]
     all_log_probs = torch.log_softmax(logits, dim=-1)
     fields = {"log_probs": all_log_probs.gather(1, targets[:, None])[:, 0]}  # (tokens,)
