@@ -394,7 +394,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
         ({"options": {"reward": "reward_model"}}, "the run names none"),
         (
             {"options": {"batch_size": 10}},
-            r"batch_size = 10 is no multiple of group_size = 4.*Set batch_size to 8",
+            r"batch_size is 10, which is no multiple of group_size = 4. Set batch_size to 8",
         ),
         ({"options": {"batch_size": 3}}, "Set batch_size to 4"),
         ({"options": {"max_length": 8}}, r"20 prompts have more than 2 tokens"),

@@ -31,16 +31,6 @@ GroupOptions = RlooOptions | GrpoOptions
 SAME = 1e-6  # rewards nearer to each other than this are equal: float32 sums in another order
 
 
-def check_batch(options: GroupOptions) -> None:
-    """Raise RecipeError when the completions of a step are no whole groups."""
-    if options.batch_size % options.group_size:
-        near = max(1, options.batch_size // options.group_size) * options.group_size
-        raise RecipeError(
-            f"batch_size = {options.batch_size} is no multiple of group_size = {options.group_size}: "
-            f"a step needs all completions to each of its prompts. Set batch_size to {near}, for example."
-        )
-
-
 def prompts_per_step(options: GroupOptions) -> int:
     return options.batch_size // options.group_size
 

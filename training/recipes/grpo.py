@@ -21,6 +21,7 @@ from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from training.recipes import groups, loading, rollouts, training_loop
+from training.recipes.fitting import refuse_unfit
 from training.recipes.options import GrpoOptions, parse_options
 from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.run_dir import RunDir, run
@@ -28,7 +29,7 @@ from training.recipes.run_dir import RunDir, run
 
 def main(run: RunDir) -> dict[str, Any]:
     options: GrpoOptions = parse_options("grpo", run.config["options"])
-    groups.check_batch(options)
+    refuse_unfit(options)
     loading.be_quiet()
     loading.use_threads(run.config["threads"])
     base, parent, seed = Path(run.config["base"]), run.config.get("parent"), run.config["seed"]
@@ -46,7 +47,7 @@ def main(run: RunDir) -> dict[str, Any]:
     if parent is None:
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
     else:
-        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM)
+        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
         model = PeftModel.from_pretrained(model, parent, is_trainable=True)
 
     rewards = groups.GroupRewards(options, len(prompts))

@@ -20,6 +20,7 @@ from transformers import set_seed
 from trl import RLOOConfig, RLOOTrainer
 
 from training.recipes import groups, loading, rollouts, training_loop
+from training.recipes.fitting import refuse_unfit
 from training.recipes.options import RlooOptions, parse_options
 from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.run_dir import RunDir, run
@@ -27,7 +28,7 @@ from training.recipes.run_dir import RunDir, run
 
 def main(run: RunDir) -> dict[str, Any]:
     options: RlooOptions = parse_options("rloo", run.config["options"])
-    groups.check_batch(options)
+    refuse_unfit(options)
     loading.be_quiet()
     loading.use_threads(run.config["threads"])
     base, parent, seed = Path(run.config["base"]), run.config.get("parent"), run.config["seed"]
@@ -45,7 +46,7 @@ def main(run: RunDir) -> dict[str, Any]:
     if parent is None:
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
     else:
-        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM)
+        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
         model = PeftModel.from_pretrained(model, parent, is_trainable=True)
 
     rewards = groups.GroupRewards(options, len(prompts))

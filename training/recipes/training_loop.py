@@ -118,7 +118,9 @@ class RunCallback(TrainerCallback):
                     f"a learning_rate below {self.options.learning_rate:g}, or look for broken texts in the data."
                 )
         named = {METRIC_NAMES[k]: v for k, v in logs.items() if k in METRIC_NAMES and v is not None}
-        if "kl" in named and "length" in named:  # of sampled completions: theirs is per token, ours per completion
+        if (
+            "kl" in named and "length" in named
+        ):  # of sampled completions: theirs is per token, ours per completion
             named["kl"] *= named["length"]
         self.run.log_metrics(step, named)
         if "loss" in named:
