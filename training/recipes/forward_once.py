@@ -44,11 +44,11 @@ HEAD_OPTIONS = (
 FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1", "label_mask")
 
 
-def completion_log_probs(model: PreTrainedModel) -> None:
+def completion_log_probs(model: PreTrainedModel, temperature: float = 1.0) -> None:
     """Replace the fused language head that a trainer of TRL gave `model` (its base model, inside peft).
 
     Called with `fused_lm_head=True` it returns what TRL reads, each (batch, seq - 1) and zero where the label
-    is -100.
+    is -100. `temperature` is what the trainer samples with.
     """
     fused_by_trl = model.forward
     config = model.config.get_text_config()
@@ -63,7 +63,7 @@ def completion_log_probs(model: PreTrainedModel) -> None:
         (ids, mask, labels), where = different_rows(input_ids, attention_mask, labels)
         if ids.device.type == "cpu" and has_plain_head:
             hidden = self.base_model(input_ids=ids, attention_mask=mask, **kwargs).last_hidden_state[:, :-1]
-            fields = _token_statistics(hidden, labels[:, 1:], self.get_output_embeddings())
+            fields = _token_statistics(hidden, labels[:, 1:], self.get_output_embeddings(), temperature)
         else:
             output = fused_by_trl(
                 input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **kwargs
@@ -86,7 +86,7 @@ def different_rows(*tensors: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], to
 
 
 def _token_statistics(
-    hidden: torch.Tensor, labels: torch.Tensor, head: torch.nn.Linear
+    hidden: torch.Tensor, labels: torch.Tensor, head: torch.nn.Linear, temperature: float
 ) -> dict[str, torch.Tensor]:
     """Log-probability of each label and, while training, what TRL logs beside it.
 
@@ -94,6 +94,8 @@ def _token_statistics(
     """
     judged = labels != -100
     logits = head(hidden[judged]).float()  # (tokens, vocabulary)
+    if temperature != 1.0:
+        logits = logits / temperature
     targets = labels[judged]
     all_log_probs = torch.log_softmax(logits, dim=-1)
     fields = {"log_probs": all_log_probs.gather(1, targets[:, None])[:, 0]}  # (tokens,)

@@ -326,7 +326,11 @@ class RlooOptions(RolloutOptions):
         source="Ahmadian et al. 2024, section 4",
     )
     beta: float = option(
-        0.05, "Weight of the KL to the reference, taken off the reward.", low=0.0, high=10.0, source="TRL"
+        0.05,
+        "Taken off the reward of a completion for each nat of its KL to the reference.",
+        low=0.0,
+        high=10.0,
+        source="TRL; 0.03 to 0.1 in Ahmadian et al. 2024",
     )
 
 
@@ -343,9 +347,16 @@ class GrpoOptions(RolloutOptions):
     )
     beta: float = option(
         0.04,
-        "Weight of the KL to the reference in the loss.",
+        "Weight of the KL to the reference, per token, in the loss.",
         low=0.0,
         high=10.0,
+        source="Shao et al. 2024, section 4.2",
+    )
+    epochs: int = option(
+        1,
+        "Updates from the completions of a step. Clipping only acts from the second on.",
+        low=1,
+        high=64,
         source="Shao et al. 2024, section 4.2",
     )
     clip_range: float = option(

@@ -38,23 +38,40 @@ METRIC_NAMES = {
     "logps/rejected": "rejected_log_prob",
     "entropy": "entropy",
     "mean_token_accuracy": "token_accuracy",
+    "reward": "reward",
+    "reward_std": "reward_spread",
+    "groups_without_spread": "groups_without_spread",
     "kl": "kl",
+    "completions/mean_length": "length",
+    "finished_share": "finished_share",
+    "repetition": "repetition",
+    "clip_ratio/region_mean": "clipped_share",
 }
-SHOWN = ("loss", "accuracy", "margin", "grad_norm", "learning_rate")  # in the log, one line per step
+SHOWN = (  # in the log, one line per step
+    "loss",
+    "accuracy",
+    "margin",
+    "reward",
+    "kl",
+    "length",
+    "grad_norm",
+    "learning_rate",
+)
 Evaluate = Callable[[], dict[str, Any]]
 
 
 def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
     """The arguments of TRL's *Config that are the same for every recipe."""
+    updates = updates_per_step(options)
     return {
         "output_dir": str(run.path / UNFINISHED),
-        "max_steps": options.steps,
+        "max_steps": options.steps * updates,
         "per_device_train_batch_size": options.batch_size // options.parts,
         "gradient_accumulation_steps": options.parts,
-        "train_sampling_strategy": "sequential",  # pairs.training_order has decided the order
+        "train_sampling_strategy": "sequential",  # the recipe has decided the order
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": options.schedule,
-        "warmup_steps": options.warmup_steps,
+        "warmup_steps": options.warmup_steps * updates,
         "max_grad_norm": options.max_grad_norm,
         "weight_decay": 0.0,
         "seed": run.config["seed"],
@@ -62,13 +79,22 @@ def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
         "use_cpu": not has_gpu(),
         "activation_checkpointing": has_gpu(),  # trades time for memory, which a CPU has
         "dataloader_pin_memory": has_gpu(),
-        "logging_steps": 1,
+        "logging_steps": updates,
         "logging_nan_inf_filter": False,  # else a loss that is not finite is shown as the mean of the others
         "save_strategy": "steps",
-        "save_steps": options.save_steps,
+        "save_steps": options.save_steps * updates,
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def updates_per_step(options: TrainingOptions) -> int:
+    """How many updates the trainer makes in one of our steps. It counts updates, RUN_DIR counts steps.
+
+    More than one when the completions of a step are learnt from several times: what lies between two steps is never
+    saved, so no checkpoint needs completions that only the trainer remembers.
+    """
+    return getattr(options, "epochs", 1)
 
 
 class RunCallback(TrainerCallback):
@@ -76,27 +102,35 @@ class RunCallback(TrainerCallback):
 
     def __init__(self, run: RunDir, options: TrainingOptions, evaluate: Evaluate) -> None:
         self.run, self.options, self.evaluate = run, options, evaluate
+        self.updates = updates_per_step(options)
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step == 0:  # a resumed run has this entry in its history already
             self._evaluate(state)
-        self.run.report_progress(state.global_step, self.options.steps, "training")
+        self.run.report_progress(state.global_step // self.updates, self.options.steps, "training")
 
     def on_log(self, args, state, control, logs, **kwargs):
+        step = state.global_step // self.updates
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise RecipeError(
-                    f"{name} became {logs[name]} at step {state.global_step}. Resume from the last checkpoint with "
+                    f"{name} became {logs[name]} at step {step}. Resume from the last checkpoint with "
                     f"a learning_rate below {self.options.learning_rate:g}, or look for broken texts in the data."
                 )
-        named = {METRIC_NAMES[k]: v for k, v in logs.items() if k in METRIC_NAMES}
-        self.run.log_metrics(state.global_step, named)
+        named = {METRIC_NAMES[k]: v for k, v in logs.items() if k in METRIC_NAMES and v is not None}
+        if (
+            "kl" in named and "length" in named
+        ):  # of sampled completions: theirs is per token, ours per completion
+            named["kl"] *= named["length"]
+        self.run.log_metrics(step, named)
         if "loss" in named:
             shown = "  ".join(f"{name} {named[name]:.4g}" for name in SHOWN if name in named)
-            print(f"step {state.global_step} of {self.options.steps}  {shown}", flush=True)
+            print(f"step {step} of {self.options.steps}  {shown}", flush=True)
 
     def on_step_end(self, args, state, control, **kwargs):
-        step, of = state.global_step, self.options.steps
+        if state.global_step % self.updates:
+            return
+        step, of = state.global_step // self.updates, self.options.steps
         self.run.report_progress(step, of, "training")
         if self.run.interrupted.is_set():
             control.should_save = control.should_training_stop = True
@@ -105,10 +139,11 @@ class RunCallback(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        self.run.publish_checkpoint(state.global_step, written)
+        self.run.publish_checkpoint(state.global_step // self.updates, written)
 
     def _evaluate(self, state) -> None:
-        found = evaluate_held_out(self.run, state.global_step, self.options.steps, self.evaluate)
+        step = state.global_step // self.updates
+        found = evaluate_held_out(self.run, step, self.options.steps, self.evaluate)
         # The history travels with every checkpoint, so a resumed run still knows how it started.
         state.log_history.append({"step": state.global_step, "held_out": found})
 
@@ -168,7 +203,8 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
     with run.clock.phase("loop"):
         trainer.train(resume_from_checkpoint=str(checkpoint[1]) if checkpoint else None)
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-    if trainer.state.global_step < options.steps:
+    steps = trainer.state.global_step // updates_per_step(options)
+    if steps < options.steps:
         run.stop_if_interrupted()
     if adapter_digest(trainer.model) == untrained:
         raise RecipeError("The adapter is unchanged after training. Raise learning_rate or steps.")
@@ -180,7 +216,7 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
         "at_start": next((entry["held_out"] for entry in history if "held_out" in entry), None),
         "first_loss": losses[0],
         "last_loss": sum(losses[-5:]) / len(losses[-5:]),
-        "steps": trainer.state.global_step,
+        "steps": steps,
         "resumed_from": checkpoint[0] if checkpoint else None,
     }
 
