@@ -268,8 +268,11 @@ def test_a_template_that_refuses_a_conversation_names_the_row(tiny_model, tmp_pa
 def test_a_template_without_an_end_token_is_worth_a_notice(tiny_model, tmp_path):
     turns = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
     template = turns + "{% if add_generation_prompt %}[assistant]{% endif %}"
-    found = preview(tmp_path, with_template(tiny_model, tmp_path / "base", template))
+    base = with_template(tiny_model, tmp_path / "base", template)
+    found = preview(tmp_path, base)
     assert "does not end an answer with <|im_end|>" in found["notices"][0]
+    rows = {"train": demonstrations(9), "held_out": demonstrations(2, start=90)}
+    assert "ends each answer with that token" in told(preview(tmp_path / "sft", base, "sft", **rows))
 
 
 def adapter(folder: Path, **facts: str) -> str:

@@ -81,10 +81,15 @@ def main(run: RunDir) -> dict[str, Any]:
     problems += too_few(kept, run.config.get("fewest", 1))
     if shared:
         problems.append(leak_problem(shared))
+    never_ends = endless(tokenizer, base, rows)
+    if never_ends and method == "sft":
+        problems.append(
+            problem(never_ends, "Use a base whose chat template ends each answer with that token.")
+        )
     total = sum(map(len, rows.values()))
     told = {
         "problems": problems,
-        "notices": notices(tokenizer, rows),
+        "notices": [never_ends] if never_ends and method != "sft" else [],
         "splits": {s: describe_split(rows[s], found[s], max_length=options["max_length"]) for s in SPLITS},
         "cut_share": sum(some.cut for some in found.values()) / total if total else 0.0,
         "cut_without_asking": CUT_WITHOUT_ASKING,
@@ -226,15 +231,18 @@ def leak_problem(shared: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
     )
 
 
-def notices(tokenizer: PreTrainedTokenizerBase, rows: dict[str, list[Row]]) -> list[str]:
-    """What does not forbid a launch and is worth knowing."""
-    sides = [side for some in rows.values() for row in some for side in row.sides if side.text.strip()]
-    if sides and not any(tokenizer.eos_token_id in side.ids[side.prompt :] for side in sides[:100]):
-        return [
-            f"The chat template does not end an answer with {tokenizer.eos_token}, the token at which generation "
-            "stops: a policy trained on it may not learn to stop."
-        ]
-    return []
+def endless(tokenizer: PreTrainedTokenizerBase, base: Path, rows: dict[str, list[Row]]) -> str | None:
+    """What is wrong when no answer holds a token at which generation stops, else None."""
+    config = base / "generation_config.json"
+    given = json.loads(config.read_text(encoding="utf-8")).get("eos_token_id") if config.is_file() else None
+    ends = {tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])}
+    sides = [side for some in rows.values() for row in some for side in row.sides if side.text.strip()][:100]
+    if not sides or any(ends & set(side.ids[side.prompt :]) for side in sides):
+        return None
+    return (
+        f"The chat template does not end an answer with {tokenizer.eos_token}, the token at which generation stops: a "
+        "policy trained on it may not learn to stop."
+    )
 
 
 def examples(
