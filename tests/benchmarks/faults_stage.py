@@ -100,6 +100,9 @@ class Stage:
         return run
 
     def start_worker(self, run: Any) -> subprocess.Popen:
+        """A worker process for this run. It dies with the thread that asked for it."""
+        from training.supervisor import dies_with
+
         with (self.home / "workers.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "tests.benchmarks.faults_worker", str(run.pk)],
@@ -107,6 +110,7 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=dies_with(os.getpid()),
             )
 
 
