@@ -61,6 +61,7 @@ class Stage:
     cast: Cast
     ranking: Round
     addresses: dict[str, object]  # by the name of an address's part
+    runs: list[object]  # of those, to be laid over each other
 
 
 def set_up(cast: Cast) -> Stage:
@@ -89,7 +90,10 @@ def set_up(cast: Cast) -> Stage:
         "version": 1,
         **_add_training(cast, ranking, contestants),
     }
-    return Stage(cast, ranking, addresses)
+    runs = TrainingRun.objects.order_by("created_at").values_list("pk", flat=True)[:4]
+    return Stage(
+        cast, ranking, addresses, [addresses["run"], *(pk for pk in runs if pk != addresses["run"])][:4]
+    )
 
 
 def _rename(cast: Cast) -> None:
@@ -308,7 +312,13 @@ def _add_training(cast: Cast, round: Round, contestants: list[Contestant]) -> di
             step=name,
             method=name[:20],
             code_version=fitting(60)[n],
-            recipe={"threads": PAYLOADS[n], PAYLOADS[n]: PAYLOADS[-n], "loss": ALL},
+            recipe={
+                "threads": PAYLOADS[n],
+                PAYLOADS[n]: PAYLOADS[-n],
+                "loss": ALL,
+                "options": {PAYLOADS[n]: PAYLOADS[-n], "beta": ALL[:3000]},
+            },
+            result={"metrics": {PAYLOADS[n]: PAYLOADS[-n], "stopped": ALL[:300], "kl": [PAYLOADS[n]]}},
             progress={"phase": PAYLOADS[n], "step": PAYLOADS[-n], "of": 1},
             created_by=cast.admin,
             **work,

@@ -214,6 +214,8 @@ def test_every_page_of_the_site(cast: Cast, opened: Opened, live_server: object)
                 stage.ranking.comparisons.first().completions.values_list("contestant", flat=True).distinct()
             )
             waiting.append(f"{path}?a={a}&b={b}")
+        if name == "compare-runs":
+            waiting.append(f"{path}?" + "&".join(f"run={pk}" for pk in stage.runs))
         while waiting and len(seen) < MOST_VISITS:
             address = waiting.pop(0)
             seen.add(address)
