@@ -277,8 +277,8 @@ def test_a_template_without_an_end_token_is_worth_a_notice(tiny_model, tmp_path)
 
 def adapter(folder: Path, **facts: str) -> str:
     folder.mkdir()
-    (folder / "adapter_config.json").write_text("{}")
-    (folder / "adapter_model.safetensors").write_bytes(b"")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "task_type": "SEQ_CLS", "r": 4}')
+    (folder / "adapter_model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
     (folder / "recipe.json").write_text(json.dumps(facts))
     return str(folder)
 
@@ -305,7 +305,7 @@ def test_a_base_that_is_no_safetensors_model_is_refused(tiny_model, tmp_path):
         preview(tmp_path / "1", tmp_path / "nowhere")
     base = with_template(tiny_model, tmp_path / "base", "x")
     (base / "model.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(RecipeError, match="no safetensors file"):
+    with pytest.raises(RecipeError, match="not whole safetensors"):
         preview(tmp_path / "2", base)
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
     with pytest.raises(RecipeError, match="pickle"):

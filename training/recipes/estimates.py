@@ -8,12 +8,12 @@ speed of a core. deploy/MEMORY.md goes through the sums.
 
 import json
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.recipes.model_folders import tensors_of
 from training.recipes.options import METHODS
 from training.recipes.run_dir import KEPT_CHECKPOINTS, RecipeError
 
@@ -29,18 +29,6 @@ FLOPS = {"cpu": 35e9, "cuda": 80e12}  # of one core; of one card that computes i
 START_SECONDS = 15.0
 EVALUATED_TOGETHER = 16  # held-out rows, as recipes/log_probs.py has it
 _ADAM = 16  # bytes for each trained number: itself, its gradient and two moments, in float32
-_DTYPE_BYTES = {
-    "F64": 8,
-    "I64": 8,
-    "F32": 4,
-    "I32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "I8": 1,
-    "U8": 1,
-}
 
 
 @dataclass(frozen=True)
@@ -103,10 +91,9 @@ def read_shape(folder: Path) -> Shape:
     try:
         width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         head = int(config.get("head_dim") or width // heads)
-        sizes = _tensor_sizes(folder)
         return Shape(
-            parameters=sum(count for count, _ in sizes),
-            file_bytes=sum(held for _, held in sizes),
+            parameters=sum(map(math.prod, tensors_of(folder).values())),
+            file_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
             width=width,
             inner=int(config.get("intermediate_size") or 4 * width),
             layers=int(config["num_hidden_layers"]),
@@ -119,25 +106,6 @@ def read_shape(folder: Path) -> Shape:
             f"config.json of the base does not tell its shape ({error}), so memory and time can't be estimated. "
             "Use a model whose config.json has hidden_size, num_hidden_layers, num_attention_heads and vocab_size."
         ) from None
-
-
-def _tensor_sizes(folder: Path) -> list[tuple[int, int]]:
-    """(numbers, bytes) of every tensor, from the headers: eight bytes of length, then JSON."""
-    found = []
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as opened:
-            try:
-                (length,) = struct.unpack("<Q", opened.read(8))
-                header = json.loads(opened.read(length)) if length < 100_000_000 else None
-            except (struct.error, ValueError):
-                header = None
-        if not isinstance(header, dict):
-            raise RecipeError(f"{file.name} is no safetensors file, or is cut short. Save the model again.")
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                count = math.prod(tensor["shape"])
-                found.append((count, count * _DTYPE_BYTES.get(tensor["dtype"], 4)))
-    return found
 
 
 def parts_of(batch_size: int, micro_batch_size: int) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from training.recipes import estimates, loading
+from training.recipes import estimates, loading, model_folders
 from training.recipes.estimates import Load, Machine
 from training.recipes.findings import (
     CUT_WITHOUT_ASKING,
@@ -65,7 +65,8 @@ def main(run: RunDir) -> dict[str, Any]:
     options = asdict(parse_options(method, run.config["options"]))
     loading.be_quiet()
     base = Path(run.config["base"])
-    shape = estimates.read_shape(base) if loading.check_folder(base, "config.json") else None
+    model_folders.check_model(base)
+    shape = estimates.read_shape(base)
     tokenizer = loading.load_tokenizer(base)
     limits = {"max_length": options["max_length"], "max_new_tokens": options.get("max_new_tokens", 0)}
 
@@ -208,7 +209,7 @@ def disagreements(run: RunDir, base: Path) -> list[dict[str, Any]]:
     for role, name in (("parent", "parent"), ("reward_model", "reward model")):
         folder = run.config.get(role)
         if folder:
-            loading.check_folder(Path(folder), "adapter_config.json")
+            model_folders.check_adapter(Path(folder), base)
             what = disagreement(base, Path(folder))
             if what:
                 told.append(
