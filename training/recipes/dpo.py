@@ -40,6 +40,8 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, options.steps, "loading")
 
     tokenizer = loading.load_tokenizer(base)
+    if parent is not None:  # before its data are rendered: another template would be blamed on them
+        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
     train, train_rows, cut = read(
         run.path / run.config["data"]["train"], tokenizer, options.max_length, FEWEST
     )
@@ -54,7 +56,6 @@ def main(run: RunDir) -> dict[str, Any]:
     if parent is None:
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
     else:
-        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
         model = PeftModel.from_pretrained(model, parent, is_trainable=True)
 
     trainer = TrainerOnTokens(

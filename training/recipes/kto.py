@@ -44,6 +44,8 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, options.steps, "loading")
 
     tokenizer = loading.load_tokenizer(base)
+    if parent is not None:  # before its data are rendered: another template would be blamed on them
+        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
     train_file, test_file = (run.path / run.config["data"][split] for split in ("train", "held_out"))
     train, train_rows, cut = read(train_file, tokenizer, options.max_length, FEWEST)
     test, test_rows, test_cut = read(test_file, tokenizer, options.max_length, 1)
@@ -56,7 +58,6 @@ def main(run: RunDir) -> dict[str, Any]:
     if parent is None:
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
     else:
-        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
         model = PeftModel.from_pretrained(model, parent, is_trainable=True)
 
     together = options.batch_size // options.parts

@@ -44,6 +44,8 @@ def main(run: RunDir) -> dict[str, Any]:
     # Data: pairs as two rows of tokens. A row too long would lose its end, where the score is read: it is
     # left out.
     tokenizer = loading.load_tokenizer(base)
+    if parent is not None:  # before its data are rendered: another template would be blamed on them
+        loading.check_adapter(Path(parent), TaskType.SEQ_CLS, base)
     train, train_rows, cut = read(
         run.path / run.config["data"]["train"], tokenizer, options.max_length, FEWEST
     )
@@ -61,7 +63,6 @@ def main(run: RunDir) -> dict[str, Any]:
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.SEQ_CLS)
         model = get_peft_model(model, lora)
     else:
-        loading.check_adapter(Path(parent), TaskType.SEQ_CLS, base)
         model = PeftModel.from_pretrained(model, parent, is_trainable=True)
     share_equal_rows(model.get_base_model())
 
