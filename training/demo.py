@@ -67,7 +67,14 @@ SMALLEST = Sizes(
     annotators=3,
     reward_options={"steps": 2, "batch_size": 6, "save_steps": 1, "warmup_steps": 0},
     dpo_options={"steps": 2, "batch_size": 6, "save_steps": 1, "warmup_steps": 0},
-    ppo_options={"steps": 2, "batch_size": 4, "save_steps": 1, "warmup_steps": 0, "max_new_tokens": 8},
+    ppo_options={
+        "steps": 2,
+        "batch_size": 4,
+        "save_steps": 1,
+        "warmup_steps": 0,
+        "value_warmup_steps": 0,
+        "max_new_tokens": 8,
+    },
 )
 POLICIES = ("dpo", "ppo")
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rankloop.errors import Refused
+from training.recipes.fitting import refuse_unfit
 from training.recipes.options import METHODS, parse_options
 from training.recipes.run_dir import RecipeError
 
@@ -38,6 +39,7 @@ def checked_plan(plan: Any) -> list[dict[str, Any]]:
             raise Refused(f"Step {name}: its options must be an object of names and values.")
         try:
             options = parse_options(method, given)
+            refuse_unfit(options)
         except RecipeError as error:
             raise Refused(f"Step {name}: {error}") from None
         step = {"step": name, "method": method, "options": asdict(options)}

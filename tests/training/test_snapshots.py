@@ -382,7 +382,7 @@ def enough(cast, base) -> Round:
 
 def test_the_pairs_of_a_run_are_those_of_its_dataset(cast, base, enough, tmp_path):
     run = queue(cast, base, enough)
-    config = worker._training_config(run, tmp_path)
+    config = worker.training_config(run, tmp_path)
     dataset = run.inputs.get(role="data").dataset
     for split in ("train", "held_out"):
         lines = [json.loads(line) for line in (tmp_path / config["data"][split]).read_text().splitlines()]
