@@ -123,7 +123,7 @@ def draft_page(request: HttpRequest, project: Project, run: TrainingRun) -> Http
     context = {
         "project": project,
         "run": run,
-        "method": METHODS[run.method],
+        "method": METHODS.get(run.method),
         "inputs": run.inputs.select_related("checkpoint", "dataset").order_by("pk"),
         "options": sorted(run.recipe.get("options", {}).items()),
         "live": _draft_live(request, project, run),
@@ -144,7 +144,7 @@ def _draft_live(request: HttpRequest, project: Project, run: TrainingRun) -> str
     context = {
         "project": project,
         "run": run,
-        "method": METHODS[run.method],
+        "method": METHODS.get(run.method),
         "found": found,
         "must_accept": found.get("cut_share", 0) > limit,
         "cut_rows": sum(split["truncated"] + split["dropped"] for split in found.get("splits", {}).values()),
