@@ -28,8 +28,9 @@ PATIENCE = 90  # seconds in which a moment must come, on a machine that is busy
 RETURN_SECONDS = LEASE_SECONDS + 12  # in which lost work must be back in the queue
 ORPHAN_SECONDS = 10
 
-# A plan is a list of (moment, whom to strike, what else). `worker` and `recipe` are killed; of `stop` the worker is
-# stopped past its lease, and wakes when the next one has got as far as `what else` says.
+# A plan is a list of (moment, whom to strike, what else). `worker` and `recipe` are killed. Of `stop` the worker is
+# stopped past its lease, and wakes when the next one has got as far as `what else` says. Its recipe is stopped with it,
+# as when a machine freezes; only where the next one shall end first does it go on alone.
 Step = tuple[str, str, str]
 BY_WORKER: list[Step] = [
     ("claiming", "worker", ""),
@@ -93,6 +94,7 @@ class KilledRun:
         self.stage, self.run, self.tally, self.draw = stage, run, tally, draw
         self.worker: subprocess.Popen | None = None
         self.stopped: subprocess.Popen | None = None
+        self.frozen: list[int] = []  # the stopped worker, and its recipe where that was stopped with it
         self.taken_over = 0  # the attempt whose worker was stopped
 
     def _say(self, text: str) -> None:
@@ -231,7 +233,7 @@ class KilledRun:
                 struck = self.worker.pid
                 self.worker.kill()
             else:
-                self._stop()
+                self._stop(with_recipe=more != "ended")
             self.tally.kills += 1
             self._say(f"{whom} struck: {moment} {more}" + ("" if came else " (missed)"))
         if whom == "stop":
@@ -300,9 +302,13 @@ class KilledRun:
 
     # --- stopped workers ---
 
-    def _stop(self) -> None:
+    def _stop(self, *, with_recipe: bool) -> None:
         self._wake()
-        os.kill(self.worker.pid, signal.SIGSTOP)
+        recipe = self.recipe() if with_recipe else None
+        self.frozen = [self.worker.pid, *([recipe] if recipe else [])]
+        for pid in self.frozen:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
         self.stopped, self.worker = self.worker, None
         self.taken_over = self.run.attempt
 
@@ -321,7 +327,9 @@ class KilledRun:
         if self.stopped is None:
             return
         woken, self.stopped = self.stopped, None
-        os.kill(woken.pid, signal.SIGCONT)
+        for pid in self.frozen:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         try:
             woken.wait(ORPHAN_SECONDS)
         except subprocess.TimeoutExpired:
