@@ -20,9 +20,9 @@ from django.utils import timezone
 from rankloop.errors import Refused
 from training import store
 from training.models import Checkpoint, RunInput, TrainingRun, WorkStatus
+from training.recipes.options import FEWEST
 from training.recipes.run_dir import RecipeError
 from training.services.launching import fingerprint, write_findings
-from training.services.runs import FEWEST
 from training.supervisor import Recipe, read_log
 from training.worker import POLL_SECONDS, training_config
 

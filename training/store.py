@@ -139,7 +139,11 @@ def read_manifest(digest: str) -> dict[str, Any]:
 
     Raises DamagedArtifact.
     """
-    raw = read_head(digest, MANIFEST)
+    return _manifest(read_head(digest, MANIFEST), digest)
+
+
+def _manifest(raw: bytes, digest: str) -> dict[str, Any]:
+    """The content of a manifest that its artifact is named by. Raises DamagedArtifact for another."""
     if hashlib.sha256(raw).hexdigest() != digest:
         raise DamagedArtifact(f"The manifest of artifact {digest[:12]} was changed after publication.")
     return json.loads(raw)
@@ -166,9 +170,7 @@ def verify(folder: Path, digest: str) -> dict[str, Any]:
         raise DamagedArtifact(
             f"Artifact {digest[:12]} is not in the store, or was never published whole."
         ) from None
-    if hashlib.sha256(raw).hexdigest() != digest:
-        raise DamagedArtifact(f"The manifest of artifact {digest[:12]} was changed after publication.")
-    manifest = json.loads(raw)
+    manifest = _manifest(raw, digest)
     added = sorted(set(_names_in(folder)) - set(manifest["files"]))
     if added:
         raise DamagedArtifact(

@@ -66,7 +66,7 @@ def by_hand(folder: Path, prompts: list[str], seed: int) -> tuple[int, float]:
     tokens, started = 0, time.monotonic()
     for number, start in enumerate(range(0, len(texts), BATCH_SIZE)):
         batch = tokenizer(texts[start : start + BATCH_SIZE], return_tensors="pt", padding=True)
-        torch.manual_seed(sampling.batch_seed(seed, "base", number))
+        torch.manual_seed(sampling.derived_seed(seed, "base", number))
         rows = model.generate(
             **batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=MAX_NEW_TOKENS
         )

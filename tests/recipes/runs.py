@@ -3,14 +3,20 @@
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from training.recipes.options import METHODS
-from training.recipes.run_dir import open_run
+from training.recipes.run_dir import find_damage, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = [
@@ -148,3 +154,42 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "output" / "adapter_model.safetensors").read_bytes()
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    found = [f for f in folder.glob("checkpoints/step-*") if find_damage(f) is None]
+    return sorted(found, key=lambda f: int(f.name[5:]))
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
+    while not checkpoints_of(folder):
+        assert process.poll() is None, (folder / "log.txt").read_text()
+        time.sleep(0.005)
+
+
+def killed_and_resumed(make: Callable[[str], Path]) -> tuple[Path, dict[str, Any]]:
+    """(RUN_DIR, metrics) of a run that went on from where another was killed, at any moment after a checkpoint.
+
+    `make` makes equal RUN_DIRs of the names it is given.
+    """
+    for attempt in range(5):  # on a machine that stalls, one may finish before it is killed
+        killed = make(f"killed-{attempt}")
+        process = start(killed)
+        wait_for_checkpoint(killed, process)
+        time.sleep(random.uniform(0, 0.2))
+        process.kill()
+        if process.wait() == -signal.SIGKILL and not (killed / "output").exists():
+            break
+    else:
+        pytest.fail("every run finished before it could be killed")
+    resumed = make("resumed")
+    latest = checkpoints_of(killed)[-1]
+    shutil.copytree(latest, resumed / "checkpoints" / latest.name)
+    metrics = run_here(resumed)
+    assert metrics["resumed_from"] == int(latest.name[5:])
+    return resumed, metrics

@@ -1,20 +1,25 @@
 """PPO on a tiny random model: it learns what is rewarded, resumes to the same weights, and says what is wrong."""
 
 import json
-import random
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.recipes.runs import make_rollout_run, make_training_run, metrics_of, run_here, start
+from tests.recipes.runs import (
+    checkpoints_of,
+    killed_and_resumed,
+    make_rollout_run,
+    make_training_run,
+    metrics_of,
+    run_here,
+    weights_of,
+)
 from training.recipes import loading, scoring
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import conversation_ids
-from training.recipes.run_dir import RecipeError, find_damage
+from training.recipes.run_dir import RecipeError
 from training.recipes.shared_base import POLICY, REFERENCE, SharedBase, rows_of
 
 OPTIONS = {
@@ -39,15 +44,6 @@ def ppo_run(folder: Path, base: Path, **changes) -> Path:
     return make_rollout_run(
         folder, "ppo", base, **changes | {"options": OPTIONS | changes.get("options", {})}
     )
-
-
-def weights_of(folder: Path) -> bytes:
-    return (folder / "output" / "adapter_model.safetensors").read_bytes()
-
-
-def checkpoints_of(folder: Path) -> list[Path]:
-    found = [f for f in folder.glob("checkpoints/step-*") if find_damage(f) is None]
-    return sorted(found, key=lambda f: int(f.name[5:]))
 
 
 @pytest.fixture(scope="module")
@@ -117,23 +113,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(finished, tiny_m
         whole = ppo_run(tmp_path / "whole", tiny_model, **changes)
         run_here(whole)
         assert weights_of(whole) != weights_of(finished[0])
-    for attempt in range(5):  # on a machine that stalls, one may finish before it is killed
-        killed = ppo_run(tmp_path / f"killed-{attempt}", tiny_model, **changes)
-        process = start(killed)
-        while not checkpoints_of(killed):
-            assert process.poll() is None, (killed / "log.txt").read_text()
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.2))
-        process.kill()
-        if process.wait() == -signal.SIGKILL and not (killed / "output").exists():
-            break
-    else:
-        pytest.fail("every run finished before it could be killed")
-    resumed = ppo_run(tmp_path / "resumed", tiny_model, **changes)
-    latest = checkpoints_of(killed)[-1]
-    shutil.copytree(latest, resumed / "checkpoints" / latest.name)
-    metrics = run_here(resumed)
-    assert metrics["resumed_from"] == int(latest.name[5:])
+    resumed, _ = killed_and_resumed(lambda name: ppo_run(tmp_path / name, tiny_model, **changes))
     assert weights_of(resumed) == weights_of(whole)
 
 

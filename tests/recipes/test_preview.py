@@ -14,13 +14,12 @@ from training.recipes.estimates import (
     estimate_disk,
     estimate_memory,
     estimate_seconds,
-    parts_of,
     read_shape,
 )
 from training.recipes.findings import first_turn
 from training.recipes.fingerprints import fingerprints
 from training.recipes.fitting import refuse_unfit
-from training.recipes.options import METHODS, parse_options
+from training.recipes.options import METHODS, parse_options, parts_of
 from training.recipes.presets import PRESETS
 from training.recipes.preview import main
 from training.recipes.run_dir import RecipeError, open_run

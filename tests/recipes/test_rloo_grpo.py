@@ -1,10 +1,7 @@
 """RLOO and GRPO on a tiny random model: what TRL is given and computes, resuming to the same weights, refusals."""
 
 import json
-import random
 import shutil
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from trl import GRPOTrainer, RLOOTrainer
 
-from tests.recipes.runs import make_rollout_run, make_training_run, metrics_of, run_here, start, write_pairs
+from tests.recipes.runs import (
+    checkpoints_of,
+    killed_and_resumed,
+    make_rollout_run,
+    make_training_run,
+    metrics_of,
+    run_here,
+    weights_of,
+    write_pairs,
+)
 from training.recipes import groups, loading, rewards, scoring
 from training.recipes.options import parse_options
 from training.recipes.rendering import prompt_ids
 from training.recipes.rollouts import score_scale
-from training.recipes.run_dir import Interrupted, RecipeError, find_damage, open_run
+from training.recipes.run_dir import Interrupted, RecipeError, open_run
 from training.recipes.sampling import text_of
 from training.recipes.shared_base import rows_of
 
@@ -43,15 +49,6 @@ def online_run(folder: Path, method: str, base: Path, **changes: Any) -> Path:
     """GRPO makes two updates a step here, so that steps and updates are told apart."""
     options = OPTIONS | ({"epochs": 2} if method == "grpo" else {}) | changes.get("options", {})
     return make_rollout_run(folder, method, base, **changes | {"options": options})
-
-
-def weights_of(folder: Path) -> bytes:
-    return (folder / "output" / "adapter_model.safetensors").read_bytes()
-
-
-def checkpoints_of(folder: Path) -> list[Path]:
-    found = [f for f in folder.glob("checkpoints/step-*") if find_damage(f) is None]
-    return sorted(found, key=lambda f: int(f.name[5:]))
 
 
 def measured(folder: Path, name: str) -> list[float]:
@@ -302,23 +299,9 @@ def test_only_the_policy_learns_beside_a_reward_adapter(finished, tiny_model, re
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(finished, tiny_model, tmp_path, method):
     whole, _, changes = finished[method]
-    for attempt in range(5):  # on a machine that stalls, one may finish before it is killed
-        killed = online_run(tmp_path / f"killed-{attempt}", method, tiny_model, **changes)
-        process = start(killed)
-        while not checkpoints_of(killed):
-            assert process.poll() is None, (killed / "log.txt").read_text()
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.2))
-        process.kill()
-        if process.wait() == -signal.SIGKILL and not (killed / "output").exists():
-            break
-    else:
-        pytest.fail("every run finished before it could be killed")
-    resumed = online_run(tmp_path / "resumed", method, tiny_model, **changes)
-    latest = checkpoints_of(killed)[-1]
-    shutil.copytree(latest, resumed / "checkpoints" / latest.name)
-    metrics = run_here(resumed)
-    assert metrics["resumed_from"] == int(latest.name[5:])
+    resumed, metrics = killed_and_resumed(
+        lambda name: online_run(tmp_path / name, method, tiny_model, **changes)
+    )
     assert metrics["at_start"] == finished[method][1]["at_start"]
     assert weights_of(resumed) == weights_of(whole)
 

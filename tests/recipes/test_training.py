@@ -2,27 +2,29 @@
 
 import errno
 import json
-import random
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.recipes.runs import (
     ROWS,
+    checkpoints_of,
+    killed_and_resumed,
     make_training_run,
     metrics_of,
     result_of,
     run_here,
     some_pairs,
     start,
+    wait_for_checkpoint,
+    weights_of,
     write_pairs,
 )
 from training.recipes.fingerprints import fingerprints
 from training.recipes.options import METHODS as described
-from training.recipes.run_dir import RecipeError, explain, find_damage, open_run
+from training.recipes.run_dir import RecipeError, explain, open_run
 from training.recipes.training_loop import evaluate_held_out
 
 METHODS = ("sft", "reward", "dpo", "kto")
@@ -34,22 +36,6 @@ COUNTS = {
     "dpo": {"pairs": 24, "train_pairs": 48},
     "kto": {"pairs": 16, "train_good": 16, "train_bad": 16},
 }
-
-
-def weights_of(folder: Path) -> bytes:
-    return (folder / "output" / "adapter_model.safetensors").read_bytes()
-
-
-def checkpoints_of(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    found = [f for f in folder.glob("checkpoints/step-*") if find_damage(f) is None]
-    return sorted(found, key=lambda f: int(f.name[5:]))
-
-
-def wait_for_checkpoint(folder: Path, process) -> None:
-    while not checkpoints_of(folder):
-        assert process.poll() is None, (folder / "log.txt").read_text()
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -114,21 +100,9 @@ def test_a_run_killed_at_any_moment_after_a_checkpoint_resumes_to_the_same_weigh
 ):
     method, whole, _ = finished
     options = {"save_steps": 1}
-    for attempt in range(5):  # on a machine that stalls, one may finish before it is killed
-        killed = make_training_run(tmp_path / f"killed-{attempt}", method, tiny_model, options=options)
-        process = start(killed)
-        wait_for_checkpoint(killed, process)
-        time.sleep(random.uniform(0, 0.2))
-        process.kill()
-        if process.wait() == -signal.SIGKILL and not (killed / "output").exists():
-            break
-    else:
-        pytest.fail("every run finished before it could be killed")
-    resumed = make_training_run(tmp_path / "resumed", method, tiny_model, options=options)
-    latest = checkpoints_of(killed)[-1]
-    shutil.copytree(latest, resumed / "checkpoints" / latest.name)
-    metrics = run_here(resumed)
-    assert metrics["resumed_from"] == int(latest.name[5:])
+    resumed, metrics = killed_and_resumed(
+        lambda name: make_training_run(tmp_path / name, method, tiny_model, options=options)
+    )
     assert weights_of(resumed) == weights_of(whole)
     assert metrics["at_start"] is not None
 

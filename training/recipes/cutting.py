@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from training.recipes.answers import Answer
+from training.recipes.options import FEWEST
 from training.recipes.pairs import Pair
 from training.recipes.run_dir import RecipeError
 
-FEWEST = 8  # rows to learn from; fewer teach nothing but their own noise
 Item = TypeVar("Item", Pair, Answer)
 
 

@@ -108,13 +108,6 @@ def read_shape(folder: Path) -> Shape:
         ) from None
 
 
-def parts_of(batch_size: int, micro_batch_size: int) -> int:
-    """In how many equal parts a step is computed, so that none is larger than `micro_batch_size`."""
-    return next(
-        n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= micro_batch_size
-    )
-
-
 def estimate_memory(
     method: str, options: Mapping[str, Any], shape: Shape, load: Load, machine: Machine, *, has_parent: bool
 ) -> dict[str, int]:

@@ -22,7 +22,7 @@ from training.recipes.forward_once import completion_log_probs
 from training.recipes.options import GrpoOptions, RlooOptions
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import Message, neutralise_messages
-from training.recipes.rollouts import Reward
+from training.recipes.rollouts import HeldOut, Reward
 from training.recipes.run_dir import RecipeError, RunDir
 from training.recipes.sampling import end_tokens, text_of
 from training.recipes.shared_base import POLICY, REFERENCE, REWARD, SharedBase
@@ -157,12 +157,10 @@ def open_trainer(
     return shared
 
 
-def evaluate(
-    shared: TrainersBase, reward: Reward, prompts: Sequence[Prompt], options: GroupOptions, seed: int
-) -> dict[str, Any]:
+def evaluate(shared: TrainersBase, reward: Reward, held_out: HeldOut) -> dict[str, Any]:
     """As PPO is evaluated. Random numbers of the training go on as if this had not been."""
     with torch.random.fork_rng():
-        found = rollouts.evaluate(shared, reward, prompts, options, seed)
+        found = held_out.evaluate(shared, reward)
     shared.back_to_training()
     return found
 

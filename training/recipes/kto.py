@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from peft import PeftModel, TaskType
+from peft import TaskType
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import KTOConfig, KTOTrainer
 
@@ -53,12 +53,7 @@ def main(run: RunDir) -> dict[str, Any]:
     order = answer_order(train, options.steps * options.batch_size, run.config["seed"])
 
     set_seed(run.config["seed"])
-    model = loading.load_policy(base, tokenizer)
-    lora = None
-    if parent is None:
-        lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
-    else:
-        model = PeftModel.from_pretrained(model, parent, is_trainable=True)
+    model, lora = loading.with_parent(loading.load_policy(base, tokenizer), parent, options)
 
     together = options.batch_size // options.parts
     trainer = TrainerOnTokens(

@@ -6,7 +6,7 @@ from typing import Any
 
 import datasets
 import torch
-from peft import LoraConfig, PeftConfig, TaskType
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -17,6 +17,7 @@ from transformers import (
 from transformers.utils import logging
 
 from training.recipes import model_folders
+from training.recipes.options import TrainingOptions
 from training.recipes.run_dir import RecipeError
 
 FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -148,6 +149,18 @@ def lora_config(rank: int, alpha: int, task: TaskType) -> LoraConfig:
         target_modules="all-linear",
         modules_to_save=["score"] if task == TaskType.SEQ_CLS else None,
     )
+
+
+def with_parent(
+    policy: PreTrainedModel, parent: str | None, options: TrainingOptions
+) -> tuple[PreTrainedModel | PeftModel, LoraConfig | None]:
+    """What a TRL trainer is given to train: the policy under its parent's adapter, or bare with a fresh one to make.
+
+    The parent was checked by check_adapter.
+    """
+    if parent is None:
+        return policy, lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
+    return PeftModel.from_pretrained(policy, parent, is_trainable=True), None
 
 
 def check_adapter(adapter: Path, task: TaskType, base: Path | None = None) -> PeftConfig:

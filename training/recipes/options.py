@@ -10,6 +10,8 @@ from typing import Any
 from training.recipes.option_fields import describe, fill, option
 from training.recipes.run_dir import RecipeError
 
+FEWEST = 8  # rows to learn from; fewer teach nothing but their own noise
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -65,6 +67,13 @@ def _beta(default: float, source: str) -> float:
         low=0.0001,
         high=10.0,
         source=source,
+    )
+
+
+def parts_of(batch_size: int, micro_batch_size: int) -> int:
+    """The fewest equal parts of a batch, none of which is larger than `micro_batch_size`."""
+    return next(
+        n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= micro_batch_size
     )
 
 
@@ -143,11 +152,8 @@ class TrainingOptions:
 
     @property
     def parts(self) -> int:
-        """In how many equal parts a step is computed: the fewest of at most micro_batch_size rows each."""
-        sizes = range(1, self.batch_size + 1)
-        return next(
-            n for n in sizes if self.batch_size % n == 0 and self.batch_size // n <= self.micro_batch_size
-        )
+        """In how many equal parts a step is computed."""
+        return parts_of(self.batch_size, self.micro_batch_size)
 
 
 @dataclass(frozen=True)

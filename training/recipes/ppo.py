@@ -31,6 +31,7 @@ from training.recipes.options import PpoOptions, parse_options
 from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.rollouts import Rollouts
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, run, write_json
+from training.recipes.sampling import derived_seed
 from training.recipes.shared_base import POLICY, VALUE, SharedBase
 
 ADAM = {"eps": 1e-5, "weight_decay": 0.0}  # eps: Huang et al. 2024
@@ -47,9 +48,9 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, options.steps, "loading")
 
     prompts = read_prompts(run.path / run.config["data"]["train"])
-    held_out = read_prompts(run.path / run.config["data"]["held_out"])
+    test = read_prompts(run.path / run.config["data"]["held_out"])
     tokenizer = loading.load_tokenizer(base)
-    longest = rollouts.longest_row(prompts + held_out, tokenizer, options)
+    longest = rollouts.longest_row(prompts + test, tokenizer, options)
     order = prompt_order(len(prompts), options.steps * options.batch_size, seed)
 
     set_seed(seed)
@@ -59,6 +60,7 @@ def main(run: RunDir) -> dict[str, Any]:
     shared.model.get_base_model().set_attn_implementation(loading.attention_for(longest))
     shared.add_value(options.lora_rank, options.lora_alpha)
     reward = rollouts.open_reward(run.config, options, shared, base)
+    held_out = rollouts.HeldOut(test, options, seed)
     learner = Learner(options, shared)
     untrained = training_loop.adapter_digest(shared.model)
     latest = run.latest_checkpoint()
@@ -67,7 +69,7 @@ def main(run: RunDir) -> dict[str, Any]:
         print(f"resuming from step {latest[0]}", flush=True)
 
     def evaluate() -> dict[str, Any]:
-        return rollouts.evaluate(shared, reward, held_out, options, seed)
+        return held_out.evaluate(shared, reward)
 
     with run.clock.phase("loop"):
         if learner.step == 0 and not learner.history:
@@ -77,11 +79,9 @@ def main(run: RunDir) -> dict[str, Any]:
             step = learner.step
             run.report_progress(step, options.steps, "sampling")
             chosen = [prompts[i] for i in order[step * options.batch_size : (step + 1) * options.batch_size]]
-            made = rollouts.collect(
-                shared, reward, chosen, options, rollouts.sampling_seed(seed, "rollout", step)
-            )
+            made = rollouts.collect(shared, reward, chosen, options, derived_seed(seed, "rollout", step))
             run.report_progress(step, options.steps, "training")
-            measured = learner.learn(made, seed=rollouts.sampling_seed(seed, "update", step))
+            measured = learner.learn(made, seed=derived_seed(seed, "update", step))
             log(run, learner, measured)
             is_last = learner.step == options.steps or bool(learner.stopped)
             if is_last or learner.step % options.save_steps == 0 or run.interrupted.is_set():

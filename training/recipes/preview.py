@@ -33,7 +33,7 @@ from training.recipes.findings import (
     tell_problems,
 )
 from training.recipes.fingerprints import disagreement, fingerprints
-from training.recipes.options import METHODS, parse_options
+from training.recipes.options import METHODS, parse_options, parts_of
 from training.recipes.pairs import Pair, are_messages, training_order
 from training.recipes.prompts import prompt_order
 from training.recipes.rendering import (
@@ -297,11 +297,7 @@ def load_of(method: str, options: dict[str, Any], kept: dict[str, list[Row]], se
         order = training_order(pairs, steps * batch, seed)
     else:
         order = prompt_order(len(kept["train"]), steps * batch, seed)
-    part = (
-        options["micro_batch_size"]
-        if samples
-        else batch // estimates.parts_of(batch, options["micro_batch_size"])
-    )
+    part = options["micro_batch_size"] if samples else batch // parts_of(batch, options["micro_batch_size"])
     groups = []
     for start in range(0, len(order), batch):
         of_step = order[start : start + batch]

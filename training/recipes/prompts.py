@@ -3,12 +3,12 @@
 One prompt per line of a JSONL file: {"prompt": [messages], "prompt_id": id}
 """
 
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from training.recipes.pairs import are_messages
+from training.recipes.pairs import are_messages, read_lines
 from training.recipes.run_dir import RecipeError
 
 
@@ -22,24 +22,18 @@ class Prompt:
 
 def read_prompts(path: Path) -> list[Prompt]:
     """All prompts of a file. Raises RecipeError naming line and field of the first bad one, or when there is none."""
-    if not path.is_file():
-        raise RecipeError(f"{path} is missing: config.json names it as data.")
-    prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise RecipeError(f"{path.name}, line {number}: not JSON ({error}).") from None
-        if not isinstance(row, dict) or not are_messages(row.get("prompt")):
-            raise RecipeError(
-                f'{path.name}, line {number}, prompt: give a list of messages, each {{"role": text, "content": text}}.'
-            )
-        prompts.append(Prompt(row["prompt"], str(row.get("prompt_id", number))))
+    prompts = read_lines(path, _read_prompt)
     if not prompts:
         raise RecipeError(f"{path.name} holds no prompts.")
     return prompts
+
+
+def _read_prompt(row: dict[str, Any], where: str) -> Prompt:
+    if not are_messages(row.get("prompt")):
+        raise RecipeError(
+            f'{where}, prompt: give a list of messages, each {{"role": text, "content": text}}.'
+        )
+    return Prompt(row["prompt"], str(row.get("prompt_id", where)))
 
 
 def prompt_order(prompts: int, count: int, seed: int) -> list[int]:

@@ -15,7 +15,7 @@ adapter on the same base (`groups.py`): the base is in memory once.
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel, TaskType
+from peft import TaskType
 from transformers import set_seed
 from trl import RLOOConfig, RLOOTrainer
 
@@ -35,19 +35,15 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, options.steps, "loading")
 
     prompts = read_prompts(run.path / run.config["data"]["train"])
-    held_out = read_prompts(run.path / run.config["data"]["held_out"])
+    test = read_prompts(run.path / run.config["data"]["held_out"])
     tokenizer = loading.load_tokenizer(base)
-    longest = rollouts.longest_row(prompts + held_out, tokenizer, options)
+    longest = rollouts.longest_row(prompts + test, tokenizer, options)
     order = prompt_order(len(prompts), options.steps * groups.prompts_per_step(options), seed)
 
     set_seed(seed)
-    model = loading.load_policy(base, tokenizer)
-    lora = None
-    if parent is None:
-        lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
-    else:
+    if parent is not None:
         loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
-        model = PeftModel.from_pretrained(model, parent, is_trainable=True)
+    model, lora = loading.with_parent(loading.load_policy(base, tokenizer), parent, options)
 
     rewards = groups.GroupRewards(options, len(prompts))
     trainer = RLOOTrainer(
@@ -63,9 +59,10 @@ def main(run: RunDir) -> dict[str, Any]:
         peft_config=lora,
     )
     shared = groups.open_trainer(trainer, rewards, run.config, longest)
+    held_out = rollouts.HeldOut(test, options, seed)
 
     def evaluate() -> dict[str, Any]:
-        return groups.evaluate(shared, rewards.reward, held_out, options, seed)
+        return groups.evaluate(shared, rewards.reward, held_out)
 
     metrics = groups.train(trainer, run, options, evaluate)
     metrics["train_prompts"] = len(prompts)

@@ -1,6 +1,5 @@
 """Rollouts: completions that a policy samples to learn from, with what was measured of each, and their evaluation."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from training.recipes.prompts import Prompt
 from training.recipes.rendering import conversation_ids, prompt_ids
 from training.recipes.rewards import check_of
 from training.recipes.run_dir import RecipeError
-from training.recipes.sampling import end_tokens, generate_ids, text_of
+from training.recipes.sampling import derived_seed, end_tokens, generate_ids, text_of
 from training.recipes.shared_base import POLICY, Rows, SharedBase, rows_of
 
 Reward = Callable[[Sequence[Prompt], Sequence[str]], list[float]]  # one number per completion
@@ -54,12 +53,6 @@ class Rollouts:
             "finished_share": float(self.finished.float().mean()),
             "repetition": float(np.mean([repeated_share(text) for text in self.texts])),
         }
-
-
-def sampling_seed(seed: int, what: str, number: int) -> int:
-    """A seed of 31 bits for one purpose of a run."""
-    digest = hashlib.sha256(f"{seed}/{what}/{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def longest_row(
@@ -136,7 +129,7 @@ def sample(
             shared.tokenizer,
             [inputs[i] for i in batch],
             decoding,
-            sampling_seed(seed, "batch", number),
+            derived_seed(seed, "batch", number),
         )
         for i, ids in zip(batch, made, strict=True):
             found[i] = ids
@@ -172,47 +165,51 @@ def collect(
     return made
 
 
-def evaluate(
-    shared: SharedBase, reward: Reward, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
-) -> dict[str, Any]:
-    """The policy against its parent on held-out prompts, by the reward it was trained on, and best-of-4 beside it.
+class HeldOut:
+    """Held-out prompts on which a policy meets its parent, by the reward it is trained on.
 
-    `win_rate` is the share of prompts whose completion by the policy has the higher reward, ties half, with its
-    interval; `best_of_4` is what the parent reaches when the best of four of its completions is picked by the
-    reward, which costs no training.
+    What the parent earns there is computed once: it does not change.
     """
-    seeds = [sampling_seed(seed, "held out", number) for number in range(BEST_OF)]
-    made = collect(shared, reward, prompts, options, seeds[0])
-    parents = np.array(
-        [_rewards_of_parent(shared, reward, prompts, options, one) for one in seeds]
-    )  # (4, prompts)
-    by_policy = made.rewards.cpu().numpy()
-    wins = statistics.outcomes(by_policy - parents[0])
-    low, high = statistics.interval_by_cluster(wins.tolist(), [prompt.prompt_id for prompt in prompts])
-    described = made.describe()
-    return {
-        **described,
-        "kl": float(((made.log_probs - made.reference) * made.rows.mask).sum(dim=1).mean()),
-        "win_rate": float(wins.mean()),
-        "interval": [low, high],
-        "parent_reward": float(parents.mean()),
-        "best_of_4_reward": float(parents.max(axis=0).mean()),
-        "best_of_4_win_rate": float(statistics.outcomes(parents.max(axis=0) - parents[0]).mean()),
-        "prompts": len(prompts),
-    }
 
+    def __init__(self, prompts: Sequence[Prompt], options: RolloutOptions, seed: int) -> None:
+        self.prompts, self.options = prompts, options
+        self.seeds = [derived_seed(seed, "held out", number) for number in range(BEST_OF)]
+        self.parents: np.ndarray | None = None  # (4, prompts)
 
-@torch.no_grad()
-def _rewards_of_parent(
-    shared: SharedBase, reward: Reward, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
-) -> np.ndarray:
-    """(prompts,) rewards of one completion each by the policy that training began with."""
-    with shared.as_reference():
-        completions = sample(shared, prompts, options, seed)
-    texts = [text_of(shared.tokenizer, ids) for ids in completions]
-    return np.array(
-        reward(prompts, texts), dtype=np.float32
-    )  # as those of the policy, so that equal ones are equal
+    def evaluate(self, shared: SharedBase, reward: Reward) -> dict[str, Any]:
+        """The policy against its parent, and best-of-4 beside it.
+
+        `win_rate` is the share of prompts whose completion by the policy has the higher reward, ties half, with its
+        interval; `best_of_4` is what the parent reaches when the best of four of its completions is picked by the
+        reward, which costs no training.
+        """
+        made = collect(shared, reward, self.prompts, self.options, self.seeds[0])
+        if self.parents is None:
+            self.parents = np.array([self._rewards_of_parent(shared, reward, seed) for seed in self.seeds])
+        wins = statistics.outcomes(made.rewards.cpu().numpy() - self.parents[0])
+        low, high = statistics.interval_by_cluster(
+            wins.tolist(), [prompt.prompt_id for prompt in self.prompts]
+        )
+        best = self.parents.max(axis=0)  # (prompts,)
+        return {
+            **made.describe(),
+            "kl": float(((made.log_probs - made.reference) * made.rows.mask).sum(dim=1).mean()),
+            "win_rate": float(wins.mean()),
+            "interval": [low, high],
+            "parent_reward": float(self.parents.mean()),
+            "best_of_4_reward": float(best.mean()),
+            "best_of_4_win_rate": float(statistics.outcomes(best - self.parents[0]).mean()),
+            "prompts": len(self.prompts),
+        }
+
+    @torch.no_grad()
+    def _rewards_of_parent(self, shared: SharedBase, reward: Reward, seed: int) -> np.ndarray:
+        """(prompts,) rewards of one completion each by the policy that training began with."""
+        with shared.as_reference():
+            completions = sample(shared, self.prompts, self.options, seed)
+        texts = [text_of(shared.tokenizer, ids) for ids in completions]
+        # In float32 as those of the policy, so that equal ones are equal.
+        return np.array(reward(self.prompts, texts), dtype=np.float32)
 
 
 def equal_parts(rows: Sequence[int], parts: int) -> list[list[int]]:

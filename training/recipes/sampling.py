@@ -58,15 +58,18 @@ def plan_batches(
     rows = [(prompt, sample) for prompt in by_length for sample in range(samples)]
     return [
         Batch(
-            contestant, number, batch_seed(seed, contestant, number), tuple(rows[start : start + batch_size])
+            contestant,
+            number,
+            derived_seed(seed, contestant, number),
+            tuple(rows[start : start + batch_size]),
         )
         for number, start in enumerate(range(0, len(rows), batch_size))
     ]
 
 
-def batch_seed(seed: int, contestant: str, number: int) -> int:
-    """A seed of 31 bits that no other batch of the run shares, but by chance."""
-    digest = hashlib.sha256(f"{seed}/{contestant}/{number}".encode()).digest()
+def derived_seed(seed: int, purpose: str, number: int) -> int:
+    """A seed of 31 bits for one purpose of a run, such as a batch, that no other shares, but by chance."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from peft import PeftModel, TaskType
+from peft import TaskType
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -50,11 +50,7 @@ def main(run: RunDir) -> dict[str, Any]:
     set_seed(run.config["seed"])
     model = loading.load_policy(base, tokenizer)
     refuse_endless(train_rows, end_tokens(model, tokenizer), tokenizer)
-    lora = None
-    if parent is None:
-        lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
-    else:
-        model = PeftModel.from_pretrained(model, parent, is_trainable=True)
+    model, lora = loading.with_parent(model, parent, options)
 
     trainer = SFTTrainer(
         model=model,

@@ -14,12 +14,10 @@ from rankloop.errors import Refused
 from training.models import Checkpoint, GenerationJob, PreferenceDataset, RunInput, TrainingRun, WorkStatus
 from training.plans import checked_plan, needs_reward_model
 from training.preferences import SPLITS
-from training.recipes.options import METHODS
+from training.recipes.options import FEWEST, METHODS
 from training.services.checkpoints import checkpoint_of
 from training.services.work import request_cancel
 
-# Fewer than this teach nothing but their own noise.
-FEWEST = 8
 # What a method reads, in words, and how to get more of it.
 FORM_WORDS = {
     "pairs": ("pairs of completions of which one was preferred", "Rank more"),
