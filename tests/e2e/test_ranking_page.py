@@ -63,10 +63,13 @@ def drag_to_the_end(page: Page, position: int) -> None:
     ranked = page.locator("#order li").count()
     page.mouse.move(source["x"] + 60, source["y"] + source["height"] / 2)
     page.mouse.down()
-    target = page.locator("#order").bounding_box()
-    page.mouse.move(target["x"] + 80, target["y"] + target["height"] - 6, steps=12)
-    page.mouse.move(target["x"] + 80, target["y"] + target["height"] - 4, steps=3)
-    page.wait_for_timeout(150)  # SortableJS looks where the pointer is every 50 ms
+    last = page.locator("#order > li:last-child")
+    for step in range(100):  # SortableJS looks every 50 ms, only at a pointer that moves, and not while rows still slide
+        target = page.locator("#order").bounding_box()
+        page.mouse.move(target["x"] + 80 + step % 2, target["y"] + target["height"] - 4, steps=4)
+        page.wait_for_timeout(60)
+        if last.count() and last.get_attribute("data-position") == str(position):
+            break
     page.mouse.up()
     expect(page.locator("#order li")).to_have_count(ranked + 1)
 
