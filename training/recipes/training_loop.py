@@ -17,9 +17,10 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from training.recipes import processes
 from training.recipes.fingerprints import fingerprints
 from training.recipes.loading import compute_dtype, has_gpu
-from training.recipes.options import TrainingOptions
+from training.recipes.options import TrainingOptions, parts_of
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
 
 # Names under which the trainers' numbers go to metrics.jsonl. Others they log are left out.
@@ -61,13 +62,17 @@ Evaluate = Callable[[], dict[str, Any]]
 
 
 def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
-    """The arguments of TRL's *Config that are the same for every recipe."""
+    """The arguments of TRL's *Config that are the same for every recipe.
+
+    Several processes divide each step among them: the rows of a step, and so the result, are the same.
+    """
     updates = updates_per_step(options)
+    together, parts = rows_together(options)
     return {
         "output_dir": str(run.path / UNFINISHED),
         "max_steps": options.steps * updates,
-        "per_device_train_batch_size": options.batch_size // options.parts,
-        "gradient_accumulation_steps": options.parts,
+        "per_device_train_batch_size": together,
+        "gradient_accumulation_steps": parts,
         "train_sampling_strategy": "sequential",  # the recipe has decided the order
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": options.schedule,
@@ -86,6 +91,21 @@ def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def rows_together(options: TrainingOptions) -> tuple[int, int]:
+    """How many rows of a step are computed together, and in how many parts each process computes its share.
+
+    Raises RecipeError when the processes can't divide a step into equal shares.
+    """
+    share, left = divmod(options.batch_size, processes.COUNT)
+    if left:
+        raise RecipeError(
+            f"batch_size is {options.batch_size}, which {processes.COUNT} processes can't divide into equal shares. "
+            f"Set it to {max(1, share) * processes.COUNT}, for example."
+        )
+    parts = parts_of(share, options.micro_batch_size)
+    return share // parts, parts
 
 
 def updates_per_step(options: TrainingOptions) -> int:
@@ -132,7 +152,7 @@ class RunCallback(TrainerCallback):
             return
         step, of = state.global_step // self.updates, self.options.steps
         self.run.report_progress(step, of, "training")
-        if self.run.interrupted.is_set():
+        if self.run.is_interrupted():
             control.should_save = control.should_training_stop = True
         elif self.options.eval_steps and step % self.options.eval_steps == 0 and step < of:
             self._evaluate(state)  # the last evaluation comes after the last checkpoint
@@ -189,7 +209,8 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
             "Nothing is trainable: the adapter has no layer in this model. Choose another base model."
         )
     untrained = adapter_digest(trainer.model)
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    if run.is_first:
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(RunCallback(run, options, evaluate))
     time_saving(trainer, run)
@@ -202,7 +223,8 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
         print(f"resuming from step {checkpoint[0]}", flush=True)
     with run.clock.phase("loop"):
         trainer.train(resume_from_checkpoint=str(checkpoint[1]) if checkpoint else None)
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    if run.is_first:
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     steps = trainer.state.global_step // updates_per_step(options)
     if steps < options.steps:
         run.stop_if_interrupted()
@@ -225,8 +247,14 @@ def adapter_digest(model: PeftModel) -> str:
     """sha256 over the weights of the active adapter."""
     digest = hashlib.sha256()
     for name, weights in sorted(get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()):
-        digest.update(name.encode() + weights.detach().float().cpu().numpy().tobytes())
+        digest.update(name.encode() + whole(weights).float().numpy().tobytes())
     return digest.hexdigest()
+
+
+def whole(weights: torch.Tensor) -> torch.Tensor:
+    """Weights on the CPU, all of them, where FSDP2 has given each process a piece: then every process must ask."""
+    pieces = weights.detach()
+    return (pieces.full_tensor() if hasattr(pieces, "full_tensor") else pieces).cpu().contiguous()
 
 
 def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
@@ -239,11 +267,8 @@ def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
     """
     unfinished, output = run.path / UNFINISHED / "output", run.path / "output"
     with run.clock.phase("saving"):
-        shutil.rmtree(unfinished.parent, ignore_errors=True)
-        shutil.rmtree(output, ignore_errors=True)
-        unfinished.mkdir(parents=True)
         weights = {
-            name: tensor.contiguous().cpu()
+            name: whole(tensor)
             for name, tensor in get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()
         }
         broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
@@ -252,11 +277,16 @@ def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
                 f"{len(broken)} weights of the adapter are not finite, so it is not published; one is {broken[0]}. "
                 "Launch the run again with a lower learning_rate."
             )
-        save_file(weights, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
-        write_json(unfinished / "adapter_config.json", portable_config(model))
-        write_json(unfinished / "recipe.json", {**facts, **fingerprints(Path(run.config["base"]))})
-        os.rename(unfinished, output)
-        unfinished.parent.rmdir()
+        if run.is_first:
+            shutil.rmtree(unfinished.parent, ignore_errors=True)
+            shutil.rmtree(output, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            save_file(weights, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
+            write_json(unfinished / "adapter_config.json", portable_config(model))
+            write_json(unfinished / "recipe.json", {**facts, **fingerprints(Path(run.config["base"]))})
+            os.rename(unfinished, output)
+            unfinished.parent.rmdir()
+        processes.wait_for_all()
     return output
 
 
