@@ -1,6 +1,6 @@
 """Several recipes in one set of processes, which saves the seconds that importing and launching take.
 
-    accelerate launch -m tests.recipes.one_after_another RUN_DIR ...
+accelerate launch -m tests.recipes.one_after_another RUN_DIR RUN_DIR
 """
 
 import os

@@ -121,10 +121,13 @@ def test_stopped_and_resumed_it_has_the_weights_of_a_straight_run(by_two, method
 
 
 def test_what_stops_another_process_than_the_first_is_told(tmp_path):
-    (tmp_path / "result.json").write_text(json.dumps({"ok": False, "kind": "bug", "error": "Connection closed by peer"}))
-    (tmp_path / "result-1.json").write_text(json.dumps({"ok": False, "kind": "memory", "error": "Out of memory."}))
+    def fails(file: str, kind: str, error: str) -> None:
+        (tmp_path / file).write_text(json.dumps({"ok": False, "kind": kind, "error": error}))
+
+    fails("result.json", "bug", "Connection closed by peer")
+    fails("result-1.json", "memory", "Out of memory.")
     assert Recipe("dpo", tmp_path).result()["error"] == "Out of memory."
-    (tmp_path / "result.json").write_text(json.dumps({"ok": False, "kind": "recipe", "error": "Too few pairs."}))
+    fails("result.json", "recipe", "Too few pairs.")
     assert Recipe("dpo", tmp_path).result()["error"] == "Too few pairs."
 
 
@@ -142,7 +145,9 @@ def test_parts_are_divided_and_come_back_in_their_order(monkeypatch):
     monkeypatch.setattr("training.recipes.processes.COUNT", 3)
     for rank in range(3):
         monkeypatch.setattr("training.recipes.processes.RANK", rank)
-        monkeypatch.setattr("training.recipes.processes.everyones", lambda mine: shares.append(mine) or [[]] * 3)
+        monkeypatch.setattr(
+            "training.recipes.processes.everyones", lambda mine: shares.append(mine) or [[]] * 3
+        )
         with pytest.raises(IndexError):
             divided("abcd", lambda number, part: f"{number}{part}")
     assert shares == [["0a", "3d"], ["1b"], ["2c"]]

@@ -1,8 +1,8 @@
 """One training in several processes, one for each card, as `accelerate launch` starts them.
 
-Every process runs the recipe's `main` on the same RUN_DIR. Only the first writes there; what they must agree on, such as
-when to stop, they ask each other at the same places. Started alone, a process is the first of one, and nothing here costs
-it anything: torch is not even imported.
+Every process runs the recipe's `main` on the same RUN_DIR. Only the first writes there; what they must agree on, such
+as when to stop, they ask each other at the same places. Started alone, a process is the first of one, and nothing here
+costs it anything: torch is not even imported.
 
 Where a recipe divides work by hand (PPO), each computes its share and all have the whole afterwards. Trainers of TRL
 divide the rows of a step themselves, by DDP, FSDP2 or DeepSpeed, as accelerate's settings say.

@@ -39,7 +39,7 @@ class Rollouts:
     values: Tensor
 
     def parts(self, rows: Sequence[int], together: int) -> Iterator[list[int]]:
-        """`rows` in groups of like length, so that little is computed for padding; a group at least for each process."""
+        """`rows` in groups of like length, so that little is computed for padding; one at least for each process."""
         together = min(together, -(-len(rows) // processes.COUNT))
         lengths = self.rows.attention.sum(dim=1)
         by_length = sorted(rows, key=lambda row: (int(lengths[row]), row))

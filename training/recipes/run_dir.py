@@ -1,6 +1,6 @@
 """RUN_DIR: the whole contract between a recipe and whoever started it. Standard library only, no torch.
 
-    config.json                 in   method, base, parent, seed, threads, data, options; tracker and accelerate, when they are there
+    config.json                 in   method, base, parent, seed, threads, data, options; tracker, accelerate
     train.jsonl held_out.jsonl  in   one pair per line (see pairs.py)
     metrics.jsonl               out  one {"step", "name", "value", "at"} per measurement, flushed at once
     progress.json               out  {"step", "of", "phase"}, replaced atomically
@@ -18,6 +18,7 @@ just ends it.
 """
 
 import errno
+import gc
 import hashlib
 import json
 import math
@@ -70,7 +71,8 @@ class RunDir:
         self.interrupted = threading.Event()
         self.clock = Stopwatch()
         self.is_first = processes.RANK == 0
-        self._metrics = (path / "metrics.jsonl" if self.is_first else Path(os.devnull)).open("a", encoding="utf-8")
+        written = path / "metrics.jsonl" if self.is_first else Path(os.devnull)
+        self._metrics = written.open("a", encoding="utf-8")
         self._tracker: subprocess.Popen[bytes] | None = None
 
     def log_metrics(self, step: int, values: dict[str, float]) -> None:
@@ -276,6 +278,8 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
     if len(sys.argv) != 2:
         print(f"usage: python -m training.recipes.{method} RUN_DIR", file=sys.stderr)
         sys.exit(2)
+    gc.freeze()  # what was imported stays, and is walked no more
+    gc.enable()
     path = Path(sys.argv[1]).resolve()
     watch_lifeline()
     if processes.RANK:
@@ -311,8 +315,8 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
         print(f"error: {result['error']}", file=sys.stderr)
     if processes.RANK and code in (0, 143):
         sys.exit(code)  # the first process says it for all
-    if not processes.RANK:
-        shutil.rmtree(path / UNFINISHED, ignore_errors=True)  # on a full disk this makes room for the next line
+    if not processes.RANK:  # on a full disk this makes room for the next line
+        shutil.rmtree(path / UNFINISHED, ignore_errors=True)
     try:
         write_json(path / (f"result-{processes.RANK}.json" if processes.RANK else "result.json"), result)
     except OSError as error:  # a full or missing folder: the exit code still tells
