@@ -5,9 +5,10 @@
 Both train on the same rows in the same order with the same settings, each in a process of its own, in turns. What
 counts is the CPU time of the training loop, which the load of the machine moves less than the wall clock; the recipe's
 start-up, evaluation, hashing and saving are reported apart. First and last loss of both stand beside the ratio: they
-must agree. No completion comes twice, so that a recipe can only save on how it computes; `dpo_on_rankings` has all six
-pairs of rankings of four, as the platform makes them, where each completion is computed once. PPO stands beside the
-trainer that TRL once had (ppo_beside_trl.py), since its script samples other completions and has no equal losses.
+must agree, except for RLOO and GRPO, which sample (by_hand_online.py). No completion comes twice, so that a recipe can
+only save on how it computes; `dpo_on_rankings` has all six pairs of rankings of four, as the platform makes them, where
+each completion is computed once. PPO stands beside the trainer that TRL once had (ppo_beside_trl.py), since its script
+samples other completions and has no equal losses.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import plain_trl
-from tests.benchmarks import ppo_beside_trl
+from tests.benchmarks import by_hand_online, ppo_beside_trl
 from tests.benchmarks.bench_generate import ROOT, default_model
 
 BATCH_SIZE = 12
@@ -34,7 +35,7 @@ WANTED_OF_OTHERS = 1.03
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared: a method, on rankings of that many completions a prompt."""
+    """What is compared: a method, on rankings of that many completions a prompt; 0 for one that samples its own."""
 
     method: str
     completions: int
@@ -46,6 +47,8 @@ CASES = {
     "dpo": Case("dpo", 2),
     "dpo_on_rankings": Case("dpo", 4),
     "kto": Case("kto", 1),
+    "rloo": Case("rloo", 0),
+    "grpo": Case("grpo", 0),
 }
 
 
@@ -57,6 +60,8 @@ def make_run(folder: Path, model: Path, case: Case, *, steps: int, words: int) -
         number = len(rows)
         about = {"prompt": [{"role": "user", "content": text(rng, words)}], "ranking": f"r{number}"}
         texts = [[{"role": "assistant", "content": text(rng, words)}] for _ in range(case.completions)]
+        if case.completions == 0:
+            rows.append({"prompt": about["prompt"], "prompt_id": str(number)})
         if case.completions == 1:
             label = {"label": number % 2 == 0} if case.method == "kto" else {}
             rows.append({**about, "completion": texts[0], **label})
@@ -79,6 +84,9 @@ def make_run(folder: Path, model: Path, case: Case, *, steps: int, words: int) -
             "warmup_steps": 0,
         },
     }
+    if case.completions == 0:
+        sampled = {"group_size": 4, "max_new_tokens": words, "reward": "length", "target_words": words // 2}
+        config["options"] |= sampled
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -168,7 +176,8 @@ def main() -> None:
     parser.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.by_hand:
-        losses, seconds = plain_trl.train(given.by_hand)
+        method = json.loads((given.by_hand / "config.json").read_text())["method"]
+        losses, seconds = (by_hand_online if method in ("rloo", "grpo") else plain_trl).train(given.by_hand)
         print(json.dumps({"seconds": seconds, "losses": losses}))
         return
     turns, steps, words = (3, 1, 16) if given.quick else (5, 3, 48)
