@@ -132,7 +132,8 @@ def sample(
             shared.model, shared.tokenizer, chosen, decoding, derived_seed(seed, "batch", number)
         )
 
-    return in_their_places(batches, shared.divided(batches, write))
+    with shared.for_sampling():
+        return in_their_places(batches, shared.divided(batches, write))
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ PPO needs a policy, the reference it started from, a value model and a reward mo
 four adapters, with two small heads beside: a model of 7 billion parameters is in memory once instead of four times.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -147,6 +147,23 @@ class SharedBase:
         torch.nn.init.zeros_(head.weight)
         return head
 
+    @contextmanager
+    def for_sampling(self) -> Iterator[None]:
+        """The adapter that is worn in the dtype of the base, which autocast would else cast it to for every token."""
+        dtype = self.model.get_base_model().dtype
+        named = {
+            weight: weight.data
+            for name, weight in self.model.named_parameters()
+            if f".{self.model.active_adapter}." in name
+        }
+        for weight, exact in named.items():
+            weight.data = exact.to(dtype)
+        try:
+            yield
+        finally:
+            for weight, exact in named.items():
+                weight.data = exact
+
     def wear(self, adapter: str) -> None:
         """Answer through this adapter from now on; it alone requires gradients."""
         self.model.set_adapter(adapter, inference_mode=adapter in (REFERENCE, REWARD))
@@ -205,25 +222,39 @@ class SharedBase:
         def score(number: int, batch: list[int]) -> list[float]:
             ids, attention = _padded([conversations[i] for i in batch], self.tokenizer.pad_token_id)
             ids, attention = ids.to(self.device), attention.to(self.device)
-            hidden = self._hidden(ids, attention)
-            last = hidden[torch.arange(len(batch)), attention.sum(dim=1) - 1]  # (batch, width)
+            ends = attention.sum(dim=1) - 1
+            hidden, first = self._hidden(ids, attention, int(ends.min()))
+            last = hidden[torch.arange(len(batch)), ends - first]  # (batch, width)
             return self.reward_head(last)[:, 0].tolist()
 
         return in_their_places(batches, self.divided(batches, score))
 
     def _completion_hidden(self, rows: Rows) -> Tensor:
         """The last hidden state before each completion token: what predicts it. (batch, new, width)"""
-        hidden = self._hidden(rows.ids, rows.attention)
-        places = (
-            rows.starts[:, None] - 1 + torch.arange(rows.mask.shape[1], device=hidden.device)
-        )  # (batch, new)
+        hidden, first = self._hidden(rows.ids, rows.attention, int(rows.starts.min()) - 1)
+        places = torch.arange(rows.mask.shape[1], device=hidden.device) - 1 - first
+        places = rows.starts[:, None] + places  # (batch, new)
         places = places.clamp(max=hidden.shape[1] - 1)[..., None].expand(-1, -1, hidden.shape[2])
         return hidden.gather(1, places)
 
-    def _hidden(self, ids: Tensor, attention: Tensor) -> Tensor:
+    def _hidden(self, ids: Tensor, attention: Tensor, wanted: int) -> tuple[Tensor, int]:
+        """The last hidden states from a column on that is at most `wanted`, and that column: (batch, seq - it, width).
+
+        What all rows begin with, such as a system prompt, is computed once; their gradients meet there.
+        """
+        same = (ids == ids[:1]).all(dim=0)[:wanted].long()
+        first = int(same.cumprod(dim=0).sum())
+        backbone = self.model.get_base_model().base_model
         with self._autocast():
-            backbone = self.model.get_base_model().base_model
-            return backbone(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state
+            if first == 0 or len(ids) == 1 or backbone._is_stateful:
+                output = backbone(input_ids=ids, attention_mask=attention, use_cache=False)
+                return output.last_hidden_state, 0
+            head = backbone(input_ids=ids[:1, :first], use_cache=True).past_key_values
+            head.batch_repeat_interleave(len(ids))
+            rest = backbone(
+                input_ids=ids[:, first:], attention_mask=attention, past_key_values=head, use_cache=True
+            )
+            return rest.last_hidden_state, first
 
     def _autocast(self) -> AbstractContextManager:
         if compute_dtype() != torch.bfloat16:
