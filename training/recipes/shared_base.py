@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -104,6 +105,12 @@ class SharedBase:
             check_adapter(parent, TaskType.CAUSAL_LM, base)
             self.model = PeftModel.from_pretrained(bare, parent, adapter_name=POLICY, is_trainable=True)
             self.model.load_adapter(parent, adapter_name=REFERENCE, is_trainable=False)
+        if (
+            compute_dtype() == torch.bfloat16
+        ):  # else each layer makes a float32 copy, of which autocast makes a bfloat16 one
+            for layer in self.model.modules():
+                if isinstance(layer, BaseTunerLayer):
+                    layer.cast_input_dtype_enabled = False
         self.has_parent = parent is not None
         self.tokenizer = tokenizer
         self.value_head: Float32Head | None = None
