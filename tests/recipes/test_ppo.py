@@ -20,7 +20,7 @@ from training.recipes import loading, scoring
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import conversation_ids
 from training.recipes.run_dir import RecipeError
-from training.recipes.shared_base import POLICY, REFERENCE, SharedBase, rows_of
+from training.recipes.shared_base import POLICY, REFERENCE, VALUE, SharedBase, rows_of
 
 OPTIONS = {
     "steps": 4,
@@ -150,6 +150,58 @@ def test_micro_batches_change_nothing_but_rounding(finished, tiny_model, tmp_pat
         weights = shared.parameters_of(POLICY).values()
         gradients.append(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
     assert torch.allclose(*gradients, rtol=0.05, atol=gradients[0].abs().max() * 0.02)
+
+
+@pytest.mark.parametrize("system", [0, 20])
+def test_what_rows_begin_with_is_computed_once_which_changes_nothing_but_rounding(
+    tiny_model, monkeypatch, system
+):
+    """Beside each row alone, where nothing is shared. `system`: tokens that all prompts begin with."""
+    prompts = [[1, *range(60, 60 + system), *end] for end in ([7, 8, 9], [7, 5], [30])]
+    completions = [[40, 41, 2], [50, 2], [42, 43, 44, 2]]
+    found = []
+    for together in (3, 1):
+        torch.manual_seed(0)
+        shared = SharedBase(tiny_model, loading.load_tokenizer(tiny_model), None, 4, 8)
+        shared.add_value(4, 8)
+        for adapter in (POLICY, VALUE):
+            for name, weight in shared.parameters_of(adapter).items():
+                weight.data += (
+                    torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))) * 0.05
+                )
+        seen: list[int] = []
+        hidden = shared._hidden
+
+        def watched(ids, attention, wanted, seen=seen, hidden=hidden):
+            states, first = hidden(ids, attention, wanted)
+            seen.append(first)
+            return states, first
+
+        monkeypatch.setattr(shared, "_hidden", watched)
+        said = []
+        for start in range(0, 3, together):
+            part = slice(start, start + together)
+            rows = rows_of(prompts[part], completions[part], shared.tokenizer.pad_token_id, "cpu")
+            for ask in (shared.policy, shared.values):
+                answers = ask(rows)
+                answers.sum().backward()
+                said += answers.detach()[rows.mask.bool()].tolist()
+        gradients = [w.grad for a in (POLICY, VALUE) for w in shared.parameters_of(a).values()]
+        found.append((sorted(said), torch.cat([grad.flatten() for grad in gradients if grad is not None])))
+        assert set(seen) == {1 + system if together == 3 else 0}  # all rows begin with the token 1, too
+    assert found[0][0] == pytest.approx(found[1][0], abs=0.03)
+    assert torch.allclose(found[0][1], found[1][1], rtol=0.05, atol=found[1][1].abs().max() * 0.03)
+
+
+def test_weights_are_exact_again_after_sampling(tiny_model, monkeypatch):
+    monkeypatch.setattr(loading, "compute_dtype", lambda: torch.bfloat16)
+    shared = SharedBase(tiny_model, loading.load_tokenizer(tiny_model), None, 4, 8)
+    shared.wear(POLICY)
+    weights = shared.parameters_of(POLICY)
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    with shared.for_sampling():
+        assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    assert all(torch.equal(weight, before[name]) for name, weight in weights.items())
 
 
 def test_the_reward_adapter_on_the_shared_base_scores_as_the_reward_model_does(tiny_model, reward_model):

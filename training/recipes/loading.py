@@ -103,8 +103,8 @@ def load_policy(base: Path, tokenizer: PreTrainedTokenizerBase, attention: str =
     )
     _agree_on_tokens(model, tokenizer, config)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    # After a prompt, `generate` asks for the logits of its last token: a slice with gaps, for which torch on a CPU would
-    # copy the whole language head for each row. That took as long as 24 tokens, and a gigabyte at 16 rows.
+    # After a prompt, `generate` asks for the logits of its last token: a slice with gaps, for which torch on a CPU
+    # would copy the whole language head for each row. That took as long as 24 tokens, and a gigabyte at 16 rows.
     model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     return model.cuda() if has_gpu() else model
 
