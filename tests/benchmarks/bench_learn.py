@@ -21,7 +21,6 @@ import argparse
 import gzip
 import json
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -47,13 +46,14 @@ class Sizes:
     reward_steps: int = 60
     dpo_steps: int = 32
     online_steps: int = 24
-    online_batch: int = 32
+    online_batch: int = 16
     hh_pairs: int = 800
     hh_steps: int = 60
     hh_seeds: int = 3
     curve_seeds: int = 3
-    curve_steps: int = 30
-    curve_every: int = 5
+    curve_steps: int = 28
+    curve_every: int = 4
+    curve_rate: float = 3e-4
 
 
 QUICK = Sizes(
@@ -224,51 +224,43 @@ class Learning:
         """Points of KL, reward-model score and hidden utility on held-out prompts, as PPO goes on, for each seed."""
         data, sizes = self.rehearse(), self.sizes
         judge = str(self.run("reward", "reward", data, "pairs", {"steps": sizes.reward_steps}) / "output")
+        options = {
+            "steps": sizes.curve_steps,
+            "eval_steps": sizes.curve_every,
+            "batch_size": sizes.online_batch,
+            "max_new_tokens": sizes.max_new_tokens,
+            "learning_rate": sizes.curve_rate,
+            "kl_coefficient": 0.0,
+            "kl_target": 0.0,
+            "kl_ceiling": 1000.0,
+        }
         points: list[dict[str, float]] = []
         for seed in range(sizes.curve_seeds):
-            options = {
-                "steps": sizes.curve_every,
-                "batch_size": sizes.online_batch,
-                "max_new_tokens": sizes.max_new_tokens,
-                "kl_coefficient": 0.0,
-                "kl_target": 0.0,
-                "kl_ceiling": 1000.0,
-                "warmup_steps": 0,
-            }
-            before: Path | None = None
-            for upto in range(sizes.curve_every, sizes.curve_steps + 1, sizes.curve_every):
-                whole = self.work / "runs" / f"curve-{seed}-{upto}"
-                if before is not None and not (whole / "checkpoints").is_dir():
-                    shutil.copytree(before / "checkpoints", whole / "checkpoints")
-                before = run = self.run(
-                    f"curve-{seed}-{upto}",
-                    "ppo",
-                    data,
-                    "prompts",
-                    options | {"steps": upto},
-                    reward_model=judge,
-                    seed=seed,
-                )
-                metrics = result_of(run)["metrics"]
-                made = rehearsed.completions_of(
-                    self.work / f"curve-{seed}-{upto}",
-                    self.base,
-                    self.held_out,
-                    adapters={"policy": run / "output"},
-                    samples=2,
-                    max_new_tokens=sizes.max_new_tokens,
-                    seed=3,
-                )["policy"]
+            run = self.run(f"curve-{seed}", "ppo", data, "prompts", options, reward_model=judge, seed=seed)
+            at = {(line["step"], line["name"]): line["value"] for line in lines_of(run / "metrics.jsonl")}
+            asked = {line["prompt_id"]: line["prompt"] for line in lines_of(run / "held_out.jsonl")}
+            # Of a run that was stopped and went on, the last counts.
+            texts = {(one["step"], one["prompt_id"]): one["text"] for one in lines_of(run / "samples.jsonl")}
+            for step in sorted({step for step, _ in texts}):
+                written = [
+                    (asked[prompt], text) for (at_step, prompt), text in texts.items() if at_step == step
+                ]
                 points.append(
                     {
                         "seed": seed,
-                        "step": upto,
-                        "kl": metrics["kl"],
-                        "reward": metrics["reward"],
-                        "utility": rehearsed.mean_utility(self.held_out, made),
+                        "step": step,
+                        "kl": at[step, "held_out/kl"],
+                        "reward": at[step, "held_out/reward"],
+                        "utility": rehearsed.mean_utility(
+                            [prompt for prompt, _ in written], [[text] for _, text in written]
+                        ),
                     }
                 )
         return points
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
 def result_of(run: Path) -> dict[str, Any]:

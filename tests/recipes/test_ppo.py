@@ -75,6 +75,12 @@ def test_it_measures_itself_on_held_out_prompts_beside_its_parent_and_best_of_4(
     assert {("policy_loss", 2), ("held_out/kl", 0), ("held_out/best_of_4_reward", 4)} <= seen
     assert ("policy_loss", 1) not in seen  # the value model learns alone for a step
 
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    last = [sample["reward"] for sample in samples if sample["step"] == 4]
+    assert {sample["step"] for sample in samples} >= {0, 4} and len(last) == 4
+    assert sum(last) / 4 == pytest.approx(metrics["reward"])
+    assert "samples" not in metrics
+
 
 @pytest.fixture(scope="module")
 def sharper_model(tiny_model, tmp_path_factory) -> Path:

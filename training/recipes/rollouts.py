@@ -181,8 +181,8 @@ class HeldOut:
         """The policy against its parent, and best-of-4 beside it.
 
         `win_rate` is the share of prompts whose completion by the policy has the higher reward, ties half, with its
-        interval; `best_of_4` is what the parent reaches when the best of four of its completions is picked by the
-        reward, which costs no training.
+        interval; `samples` are those completions; `best_of_4` is what the parent reaches when the best of four of its
+        completions is picked by the reward, which costs no training.
         """
         made = collect(shared, reward, self.prompts, self.options, self.seeds[0])
         if self.parents is None:
@@ -201,6 +201,10 @@ class HeldOut:
             "best_of_4_reward": float(best.mean()),
             "best_of_4_win_rate": float(statistics.outcomes(best - self.parents[0]).mean()),
             "prompts": len(self.prompts),
+            "samples": [
+                {"prompt_id": prompt.prompt_id, "text": text, "reward": reward}
+                for prompt, text, reward in zip(self.prompts, made.texts, made.rewards.tolist(), strict=True)
+            ],
         }
 
     @torch.no_grad()

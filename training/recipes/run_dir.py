@@ -3,6 +3,7 @@
     config.json                 in   method, base, parent, seed, threads, data, options; tracker, accelerate
     train.jsonl held_out.jsonl  in   one pair per line (see pairs.py)
     metrics.jsonl               out  one {"step", "name", "value", "at"} per measurement, flushed at once
+    samples.jsonl               out  what a policy writes to held-out prompts at each evaluation, with its rewards
     progress.json               out  {"step", "of", "phase"}, replaced atomically
     checkpoints/step-<n>/       out  state to resume from; without its manifest.json, written last, it is ignored
     output/                     out  the final adapter
@@ -87,6 +88,11 @@ class RunDir:
             self._tracker = subprocess.Popen(
                 [sys.executable, "-m", "training.recipes.tracker", str(self.path)], stdin=subprocess.PIPE
             )
+
+    def keep_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
+        if self.is_first and samples:
+            with (self.path / "samples.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps({"step": step, **sample}) + "\n" for sample in samples)
 
     def close(self) -> None:
         """Let the tracker, where there is one, hand over what is left; it takes a few seconds at most."""

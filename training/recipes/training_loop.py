@@ -169,7 +169,10 @@ class RunCallback(TrainerCallback):
 
 
 def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) -> dict[str, Any]:
-    """Run `evaluate` outside the clock of the loop and write its numbers to metrics.jsonl as held_out/<name>."""
+    """Run `evaluate` outside the clock of the loop and write its numbers to metrics.jsonl as held_out/<name>.
+
+    What it sampled goes to samples.jsonl, and is not returned.
+    """
     run.stop_if_interrupted()
     run.report_progress(step, steps, "evaluating")
     with run.clock.phase("evaluating"):
@@ -185,6 +188,7 @@ def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) ->
         figure = next(name for name in ("accuracy", "win_rate", "loss") if name in found)
         numbers[f"held_out/{figure}_low"], numbers[f"held_out/{figure}_high"] = found["interval"]
     run.log_metrics(step, numbers)
+    run.keep_samples(step, found.pop("samples", []))
     return found
 
 
