@@ -20,7 +20,7 @@ from peft import TaskType
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import KTOConfig, KTOTrainer
 
-from training.recipes import held_out, loading, training_loop
+from training.recipes import held_out, loading, processes, training_loop
 from training.recipes.answers import (
     Answer,
     answer_order,
@@ -33,7 +33,7 @@ from training.recipes.forward_once import completion_log_probs
 from training.recipes.log_probs import log_probs
 from training.recipes.options import parse_options
 from training.recipes.rendering import completion_rows
-from training.recipes.run_dir import RunDir, run
+from training.recipes.run_dir import RecipeError, RunDir, run
 
 
 def main(run: RunDir) -> dict[str, Any]:
@@ -56,6 +56,11 @@ def main(run: RunDir) -> dict[str, Any]:
     model, lora = loading.with_parent(loading.load_policy(base, tokenizer), parent, options)
 
     together, _ = training_loop.rows_together(options)
+    if together < 2:
+        raise RecipeError(
+            f"Of a batch_size of {options.batch_size}, each of {processes.COUNT} processes would compute one completion "
+            "at a time, and KTO needs others beside each. Raise batch_size."
+        )
     trainer = TrainerOnTokens(
         model=model,
         args=KTOConfig(
