@@ -58,8 +58,8 @@ def main(run: RunDir) -> dict[str, Any]:
     together, _ = training_loop.rows_together(options)
     if together < 2:
         raise RecipeError(
-            f"Of a batch_size of {options.batch_size}, each of {processes.COUNT} processes would compute one completion "
-            "at a time, and KTO needs others beside each. Raise batch_size."
+            f"Of a batch_size of {options.batch_size}, each of {processes.COUNT} processes would compute one "
+            "completion at a time, and KTO needs others beside each. Raise batch_size."
         )
     trainer = TrainerOnTokens(
         model=model,
