@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipes.runs import killed_and_resumed, make_training_run, run_here
+from tests.recipes.runs import killed_and_resumed, make_training_run, metrics_of, run_here
 from training.recipes.fingerprints import fingerprints
 from training.recipes.model_folders import check_model, tensors_of
 from training.recipes.run_dir import RecipeError
@@ -65,6 +65,9 @@ def test_its_output_is_a_whole_model_of_which_everything_has_learnt(finished, ti
     facts = json.loads((output / "recipe.json").read_text())
     assert facts | fingerprints(tiny_model) == facts
     assert (facts["method"], facts["options"]["weights"]) == (method, "full")
+    if method != "reward":
+        for file in ("config.json", "generation_config.json"):
+            assert json.loads((output / file).read_text()) == json.loads((tiny_model / file).read_text())
     # The language head is tied to the embeddings, so a reward model has all of them, and a score head besides.
     assert set(tensors_of(output)) - set(tensors_of(tiny_model)) == (
         {"score.weight"} if method == "reward" else set()
@@ -111,6 +114,8 @@ def test_the_reference_of_dpo_is_a_frozen_copy_of_what_it_started_from(tiny_mode
     metrics = run_here(folder)
     assert metrics["first_loss"] == pytest.approx(0.6931, abs=1e-3)
     assert metrics["at_start"]["margin"] == 0.0
+    # Both compute alike, down to the last bit.
+    assert [m["value"] for m in metrics_of(folder) if (m["name"], m["step"]) == ("margin", 1)] == [0.0]
 
     tokenizer = loading.load_tokenizer(tiny_model)
     _, rows, _ = dpo.read(folder / "held_out.jsonl", tokenizer, 1024, 1)
@@ -137,18 +142,27 @@ def test_the_reference_of_dpo_is_a_frozen_copy_of_what_it_started_from(tiny_mode
     assert metrics["margin"] == pytest.approx(sum(margins) / len(margins), rel=0.05)
 
 
-def test_a_reward_model_scores_after_it_was_saved_as_it_was_measured(half_model, tmp_path):
-    """Its weights are rounded to the base's bfloat16 before they are measured."""
+def test_weights_are_held_in_float32_and_rounded_once_to_what_the_base_is_stored_as(half_model, tmp_path):
     import torch
     from safetensors.torch import load_file
 
+    folder = make_full_run(tmp_path / "run", "sft", half_model)
+    run_here(folder)
+    held = load_file(folder / "checkpoints" / "step-6" / "model.safetensors")
+    saved = load_file(folder / "output" / "model.safetensors")
+    assert {tensor.dtype for tensor in held.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
+    assert held.keys() == saved.keys()
+    assert all(torch.equal(held[name].to(torch.bfloat16), saved[name]) for name in held)
+    assert json.loads((folder / "output" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_reward_model_scores_after_it_was_saved_as_it_was_measured(half_model, tmp_path):
+    """Its weights are rounded to the base's bfloat16 before they are measured."""
     from training.recipes import loading, reward, scoring
 
     folder = make_full_run(tmp_path / "run", "reward", half_model)
     metrics = run_here(folder)
-    weights = load_file(folder / "output" / "model.safetensors")
-    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
-
     tokenizer = loading.load_tokenizer(half_model)
     model = scoring.load_reward_model(half_model, folder / "output", tokenizer, "eager")
     facts = json.loads((folder / "output" / "recipe.json").read_text())

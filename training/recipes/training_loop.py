@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 
 from training.recipes.fingerprints import fingerprints
 from training.recipes.loading import compute_dtype, dtype_of, has_gpu
+from training.recipes.model_folders import read_json
 from training.recipes.options import TrainingOptions
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
 
@@ -284,6 +285,8 @@ def save_trained(trainer: Trainer, run: RunDir, facts: dict[str, Any]) -> Path:
     base = Path(run.config["base"])
     with new_output(run) as folder:
         refuse_broken(learnt_weights(model))
+        # The trainer has switched off the cache that sampling is quick by.
+        model.config.use_cache = read_json(base / "config.json").get("use_cache", True)
         model.to(dtype_of(base)).save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
         write_json(folder / "recipe.json", {**facts, **fingerprints(base)})
