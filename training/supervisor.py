@@ -53,32 +53,37 @@ class Recipe:
         self._killed = False
 
     def start(self) -> None:
-        """Start `python -m training.recipes.<method> RUN_DIR`; its output goes to log.txt."""
+        """Start `python -m training.recipes.<method> RUN_DIR`, its output in log.txt.
+
+        When config.json names settings of accelerate, it starts as many processes as those say.
+        """
         reading, self._lifeline = os.pipe()
         environment = {
             **os.environ,
             "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-            "RANKLOOP_LIFELINE_FD": str(reading),
+            "RANKLOOP_LIFELINE_FD": "0",  # what a launcher, too, hands on to the processes that it starts
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
         # The database and the site's secrets are no business of a recipe.
         for name in ("DATABASE_URL", "SECRET_KEY", "CELERY_BROKER_URL"):
             environment.pop(name, None)
-        threads = json.loads((self.run_dir / "config.json").read_text()).get("threads")
-        if threads:
-            environment["OMP_NUM_THREADS"] = str(threads)
+        config = json.loads((self.run_dir / "config.json").read_text())
+        if config.get("threads"):
+            environment["OMP_NUM_THREADS"] = str(config["threads"])
+        settings = config.get("accelerate")
+        launcher = ["-m", "accelerate.commands.launch", "--config_file", settings] if settings else []
+        self._by_launcher = bool(launcher)
         self._oom_kills = resources.oom_kills()
         with (self.run_dir / "log.txt").open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"training.recipes.{self.method}", str(self.run_dir)],
+                [sys.executable, *launcher, "-m", f"training.recipes.{self.method}", str(self.run_dir)],
                 cwd=Path(__file__).resolve().parents[1],
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=reading,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=[reading],
                 start_new_session=True,
                 preexec_fn=dies_with(os.getpid()),
             )
@@ -122,7 +127,9 @@ class Recipe:
     @property
     def killed_for_memory(self) -> bool:
         """Whether the kernel ended it because memory ran out: it was killed, not by us, and the kernel counts such."""
-        killed = self._process.returncode == -signal.SIGKILL and not self._killed
+        code = self._process.returncode
+        # A launcher outlives the process that was killed, and just fails.
+        killed = (code == -signal.SIGKILL or (self._by_launcher and code > 0)) and not self._killed
         return killed and resources.oom_kills() > self._oom_kills
 
     def close(self) -> None:
@@ -149,6 +156,14 @@ class Recipe:
             return json.loads((self.run_dir / name).read_text())
         except FileNotFoundError:
             return {}
+
+    def result(self) -> dict[str, Any]:
+        """What result.json says. Where the first of several processes doesn't know why, what another one says."""
+        found = self.read_json("result.json")
+        if found.get("ok") or found.get("kind") not in (None, "bug"):
+            return found
+        others = [self.read_json(file.name) for file in sorted(self.run_dir.glob("result-*.json"))]
+        return next((other for other in others if other["kind"] != "bug"), found)
 
     def note(self, text: str) -> None:
         """Say something in the log, between what the recipe says."""

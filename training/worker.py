@@ -199,7 +199,7 @@ def _finish(
     heartbeat: Heartbeat,
     end: Callable[[Any, Recipe, dict[str, Any]], None],
 ) -> None:
-    result = recipe.read_json("result.json")
+    result = recipe.result()
     if code == 0 and result.get("ok"):
         end(work, recipe, result)
     elif heartbeat.cancelled.is_set():
@@ -348,6 +348,7 @@ def training_config(run: TrainingRun, run_dir: Path) -> dict[str, Any]:
         "reward_model": reward_model and str(reward_model),
         "seed": run.seed,
         "threads": settings.TRAINING_THREADS or None,
+        "accelerate": settings.ACCELERATE or None,
         "data": {"train": "train.jsonl", "held_out": "held_out.jsonl"},
         "data_version": version_of_form,
         "options": _options(run),

@@ -239,6 +239,12 @@ TENSORBOARD_FOLDER = HOME / "tensorboard"
 TRACKER = env.str("RANKLOOP_TRACKER", default="")
 if TRACKER not in ("", "trackio", "mlflow"):
     raise ImproperlyConfigured("RANKLOOP_TRACKER is trackio or mlflow; leave it unset for neither.")
+# Settings of `accelerate launch` by which a worker trains: deploy/accelerate has some. Without, one process.
+ACCELERATE = env.str("RANKLOOP_ACCELERATE", default="")
+if ACCELERATE and not Path(ACCELERATE).is_file():
+    raise ImproperlyConfigured(
+        f"RANKLOOP_ACCELERATE is {ACCELERATE}, where no file is. Name one of deploy/accelerate, or leave it unset."
+    )
 DEFAULT_MODEL = Path(
     env.str("RANKLOOP_DEFAULT_MODEL", default=str(HOME / "models" / "smollm2-135m-instruct"))
 )

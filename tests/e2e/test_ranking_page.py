@@ -64,7 +64,8 @@ def drag_to_the_end(page: Page, position: int) -> None:
     page.mouse.move(source["x"] + 60, source["y"] + source["height"] / 2)
     page.mouse.down()
     last = page.locator("#order > li:last-child")
-    for step in range(100):  # SortableJS looks every 50 ms, only at a pointer that moves, and not while rows still slide
+    # SortableJS looks every 50 ms, only at a pointer that moves, and not while rows still slide.
+    for step in range(100):
         target = page.locator("#order").bounding_box()
         page.mouse.move(target["x"] + 80 + step % 2, target["y"] + target["height"] - 4, steps=4)
         page.wait_for_timeout(60)

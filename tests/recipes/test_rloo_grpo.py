@@ -174,7 +174,7 @@ def test_it_measures_itself_on_held_out_prompts_beside_its_parent_and_best_of_4(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_learns_what_is_rewarded(surer_model, tmp_path, method):
-    options = {"steps": 10, "batch_size": 32, "micro_batch_size": 32, "save_steps": 10, "epochs": 1}
+    options = {"steps": 14, "batch_size": 32, "micro_batch_size": 32, "save_steps": 14, "epochs": 1}
     options |= {"learning_rate": 0.01, "beta": 0.001}
     if method == "rloo":
         del options["epochs"]

@@ -5,7 +5,14 @@ RUN_DIR, and writes into it (`run_dir.py` is the whole contract), so `python -m 
 works by hand too.
 """
 
+import gc
 import os
+import sys
+
+# What a recipe imports makes a million objects that stay. Walking them again and again took a fifth of its start-up:
+# the collector rests until `run_dir.run`, where the imports of `python -m training.recipes.<method>` are done.
+if sys.argv[:1] == ["-m"]:
+    gc.disable()
 
 # Read by huggingface_hub when it is imported, hence here, before any module of this package can import it.
 # Recipes read local folders only: nothing is looked up on the network, and TRL's telemetry stays silent.

@@ -25,7 +25,7 @@ from training.recipes.rendering import Message, neutralise_messages
 from training.recipes.rollouts import HeldOut, Reward
 from training.recipes.run_dir import RecipeError, RunDir
 from training.recipes.sampling import end_tokens, text_of
-from training.recipes.shared_base import POLICY, REFERENCE, REWARD, SharedBase
+from training.recipes.shared_base import POLICY, REFERENCE, REWARD, Found, SharedBase
 
 GroupOptions = RlooOptions | GrpoOptions
 SAME = 1e-6  # rewards nearer to each other than this are equal: float32 sums in another order
@@ -69,6 +69,10 @@ class TrainersBase(SharedBase):
     def wear(self, adapter: str) -> None:
         frozen = adapter in (REFERENCE, REWARD)
         self.model.set_adapter(self.NAMES.get(adapter, adapter), inference_mode=frozen)
+
+    def divided(self, parts: Sequence[list[int]], work: Callable[[int, list[int]], Found]) -> list[Found]:
+        """Every process does all of them: under FSDP2 each forward needs all processes, with as many tokens."""
+        return [work(number, part) for number, part in enumerate(parts)]
 
     def back_to_training(self) -> None:
         """As the trainer knows it: wearing the policy, in training mode."""

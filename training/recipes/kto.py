@@ -55,7 +55,7 @@ def main(run: RunDir) -> dict[str, Any]:
     set_seed(run.config["seed"])
     model, lora = loading.with_parent(loading.load_policy(base, tokenizer), parent, options)
 
-    together = options.batch_size // options.parts
+    together, _ = training_loop.rows_together(options)
     trainer = TrainerOnTokens(
         model=model,
         args=KTOConfig(

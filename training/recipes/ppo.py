@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import set_seed
 
-from training.recipes import loading, ppo_math, rollouts, training_loop
+from training.recipes import loading, ppo_math, processes, rollouts, training_loop
 from training.recipes.options import PpoOptions, parse_options
 from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.rollouts import Rollouts
@@ -84,7 +84,8 @@ def main(run: RunDir) -> dict[str, Any]:
             measured = learner.learn(made, seed=derived_seed(seed, "update", step))
             log(run, learner, measured)
             is_last = learner.step == options.steps or bool(learner.stopped)
-            if is_last or learner.step % options.save_steps == 0 or run.interrupted.is_set():
+            interrupted = run.is_interrupted()
+            if is_last or learner.step % options.save_steps == 0 or interrupted:
                 save_checkpoint(run, learner)
             if not is_last:
                 run.stop_if_interrupted()
@@ -211,7 +212,8 @@ class Learner:
             if adapter == POLICY
             else {"value_loss": 0.0}
         )
-        for part in made.parts(mini_batch, options.micro_batch_size):
+        parts = list(made.parts(mini_batch, options.micro_batch_size))
+        for part in parts[processes.RANK :: processes.COUNT]:
             rows = made.rows.select(part)
             mask, width = rows.mask, rows.mask.shape[1]
             if adapter == POLICY:
@@ -232,9 +234,21 @@ class Learner:
             loss = (losses * mask).sum() / tokens
             loss.backward()
             sums[f"{adapter}_loss"] += float(loss.detach())
+        sums = self._added_up(adapter, sums)
         if not math.isfinite(sums[f"{adapter}_loss"]):
             raise not_finite(f"{adapter}_loss", self.step, options.learning_rate)
         return sums
+
+    def _added_up(self, adapter: str, sums: dict[str, float]) -> dict[str, float]:
+        """Gradients and sums over all processes; each had some of the parts, or none."""
+        if processes.COUNT == 1:
+            return sums
+        weights = list(self.weights[adapter].values())
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        totals = torch.tensor(list(sums.values()), device=self.shared.device)
+        processes.added_up([totals, *(weight.grad for weight in weights)])
+        return dict(zip(sums, totals.tolist(), strict=True))
 
     def _apply(self, adapter: str) -> dict[str, float]:
         weights = [weight for weight in self.weights[adapter].values() if weight.grad is not None]
@@ -322,10 +336,11 @@ def log(run: RunDir, learner: Learner, measured: dict[str, float]) -> None:
 
 def save_checkpoint(run: RunDir, learner: Learner) -> None:
     unfinished = run.path / UNFINISHED / f"checkpoint-{learner.step}"
-    with run.clock.phase("saving"):
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        learner.save(unfinished)
+    if run.is_first:
+        with run.clock.phase("saving"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            learner.save(unfinished)
     run.publish_checkpoint(learner.step, unfinished)
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from training.recipes import held_out as statistics
+from training.recipes import processes
 from training.recipes.options import DecodingOptions, RolloutOptions
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import conversation_ids, prompt_ids
 from training.recipes.rewards import check_of
 from training.recipes.run_dir import RecipeError
 from training.recipes.sampling import derived_seed, end_tokens, generate_ids, text_of
-from training.recipes.shared_base import POLICY, Rows, SharedBase, rows_of
+from training.recipes.shared_base import POLICY, Rows, SharedBase, in_their_places, rows_of
 
 Reward = Callable[[Sequence[Prompt], Sequence[str]], list[float]]  # one number per completion
 BEST_OF = 4
@@ -38,7 +39,8 @@ class Rollouts:
     values: Tensor
 
     def parts(self, rows: Sequence[int], together: int) -> Iterator[list[int]]:
-        """`rows` in groups of like length, so that little is computed for padding."""
+        """`rows` in groups of like length, so that little is computed for padding; one at least for each process."""
+        together = min(together, -(-len(rows) // processes.COUNT))
         lengths = self.rows.attention.sum(dim=1)
         by_length = sorted(rows, key=lambda row: (int(lengths[row]), row))
         for start in range(0, len(by_length), together):
@@ -121,19 +123,16 @@ def sample(
     decoding = DecodingOptions(temperature=options.temperature, max_new_tokens=options.max_new_tokens)
     inputs = [prompt_ids(shared.tokenizer, prompt.messages) for prompt in prompts]
     by_length = sorted(range(len(inputs)), key=lambda i: (-len(inputs[i]), i))
-    found: list[list[int]] = [[] for _ in inputs]
-    for number, start in enumerate(range(0, len(inputs), options.micro_batch_size)):
-        batch = by_length[start : start + options.micro_batch_size]
-        made = generate_ids(
-            shared.model,
-            shared.tokenizer,
-            [inputs[i] for i in batch],
-            decoding,
-            derived_seed(seed, "batch", number),
+    size = options.micro_batch_size
+    batches = [by_length[start : start + size] for start in range(0, len(inputs), size)]
+
+    def write(number: int, batch: list[int]) -> list[list[int]]:
+        chosen = [inputs[i] for i in batch]
+        return generate_ids(
+            shared.model, shared.tokenizer, chosen, decoding, derived_seed(seed, "batch", number)
         )
-        for i, ids in zip(batch, made, strict=True):
-            found[i] = ids
-    return found
+
+    return in_their_places(batches, shared.divided(batches, write))
 
 
 @torch.no_grad()
@@ -158,10 +157,11 @@ def collect(
     ask = {"log_probs": shared.policy, "reference": shared.reference}
     if shared.value_head is not None:
         ask["values"] = shared.values
+    parts = list(made.parts(range(len(rows)), options.micro_batch_size))
     for name, asked in ask.items():
-        for part in made.parts(range(len(rows)), options.micro_batch_size):
-            found = asked(rows.select(part))  # (part, its longest completion)
-            getattr(made, name)[part, : found.shape[1]] = found
+        answers = shared.divided(parts, lambda _, part, asked=asked: asked(rows.select(part)).cpu())
+        for part, found in zip(parts, answers, strict=True):  # found: (part, its longest completion)
+            getattr(made, name)[part, : found.shape[1]] = found.to(shared.device)
     return made
 
 

@@ -1,6 +1,6 @@
 """RUN_DIR: the whole contract between a recipe and whoever started it. Standard library only, no torch.
 
-    config.json                 in   method, base, parent, seed, threads, data, options; tracker, when there is one
+    config.json                 in   method, base, parent, seed, threads, data, options; tracker, accelerate
     train.jsonl held_out.jsonl  in   one pair per line (see pairs.py)
     metrics.jsonl               out  one {"step", "name", "value", "at"} per measurement, flushed at once
     progress.json               out  {"step", "of", "phase"}, replaced atomically
@@ -8,6 +8,7 @@
     output/                     out  the final adapter, or the whole model when all its weights have learnt
     completions.jsonl           out  one completion per line (sampling only), flushed after each batch
     result.json                 out  written last: ok, metrics, seconds, versions; or ok false, error, kind
+    result-<rank>.json          out  of another process than the first (processes.py), when it fails
 
 Kinds of failure: recipe (whoever launched it can mend it), memory (it ran out), interrupted, bug. Exit codes: 0
 done, 2 a mistake the researcher can mend (RecipeError) or no memory left, 143 interrupted by SIGTERM after saving
@@ -17,6 +18,7 @@ just ends it.
 """
 
 import errno
+import gc
 import hashlib
 import json
 import math
@@ -36,6 +38,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
+
+from training.recipes import processes
 
 MANIFEST = "manifest.json"
 LIFELINE = "RANKLOOP_LIFELINE_FD"
@@ -57,7 +61,8 @@ class Interrupted(Exception):
 class RunDir:
     """One attempt at one run: reads its configuration, keeps its files, times its phases.
 
-    `config` is the content of config.json. `interrupted` is set once SIGTERM has arrived.
+    `config` is the content of config.json. `interrupted` is set once SIGTERM has arrived. Of several processes that
+    train one run (processes.py) only the first, `is_first`, writes.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
@@ -65,7 +70,9 @@ class RunDir:
         self.config = config
         self.interrupted = threading.Event()
         self.clock = Stopwatch()
-        self._metrics = (path / "metrics.jsonl").open("a", encoding="utf-8")
+        self.is_first = processes.RANK == 0
+        written = path / "metrics.jsonl" if self.is_first else Path(os.devnull)
+        self._metrics = written.open("a", encoding="utf-8")
         self._tracker: subprocess.Popen[bytes] | None = None
 
     def log_metrics(self, step: int, values: dict[str, float]) -> None:
@@ -76,7 +83,7 @@ class RunDir:
                 line = {"step": step, "name": name, "value": float(value), "at": now}
                 self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
-        if self._tracker is None and self.config.get("tracker"):
+        if self._tracker is None and self.is_first and self.config.get("tracker"):
             self._tracker = subprocess.Popen(
                 [sys.executable, "-m", "training.recipes.tracker", str(self.path)], stdin=subprocess.PIPE
             )
@@ -88,11 +95,16 @@ class RunDir:
             self._tracker.communicate()  # closes its input, then waits
 
     def report_progress(self, step: int, of: int, phase: str) -> None:
-        write_json(self.path / "progress.json", {"step": step, "of": of, "phase": phase})
+        if self.is_first:
+            write_json(self.path / "progress.json", {"step": step, "of": of, "phase": phase})
+
+    def is_interrupted(self) -> bool:
+        """Whether SIGTERM has arrived, at whichever process. All of them must ask at the same places."""
+        return processes.any_of(self.interrupted.is_set())
 
     def stop_if_interrupted(self) -> None:
         """Raise Interrupted when SIGTERM has arrived; call it where nothing would be lost."""
-        if self.interrupted.is_set():
+        if self.is_interrupted():
             raise Interrupted("stopped by SIGTERM; start it again to carry on from the last checkpoint")
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
@@ -108,7 +120,16 @@ class RunDir:
         return None
 
     def publish_checkpoint(self, step: int, unfinished: Path) -> None:
-        """Give a folder its manifest and move it to checkpoints/step-<n>, so that none is ever seen half written."""
+        """Give a folder its manifest and move it to checkpoints/step-<n>, so that none is ever seen half written.
+
+        Every process calls it, once it has written its part.
+        """
+        processes.wait_for_all()
+        if self.is_first:
+            self._publish(step, unfinished)
+        processes.wait_for_all()
+
+    def _publish(self, step: int, unfinished: Path) -> None:
         folder = self.path / "checkpoints" / f"step-{step}"
         with self.clock.phase("hashing"):
             write_manifest(unfinished, {"step": step})
@@ -257,14 +278,20 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
     if len(sys.argv) != 2:
         print(f"usage: python -m training.recipes.{method} RUN_DIR", file=sys.stderr)
         sys.exit(2)
+    gc.freeze()  # what was imported stays, and is walked no more
+    gc.enable()
     path = Path(sys.argv[1]).resolve()
     watch_lifeline()
+    if processes.RANK:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the log needs to be told once only
     clock, opened = Stopwatch(), None
     try:
         opened = open_run(path, method)
         clock = opened.clock
         signal.signal(signal.SIGTERM, lambda *_: opened.interrupted.set())
+        processes.join()
         metrics = main(opened)
+        processes.leave()
         result: dict[str, Any] = {"ok": True, "metrics": metrics}
         code = 0
     except Interrupted as error:
@@ -286,9 +313,12 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
     }
     if code != 0:
         print(f"error: {result['error']}", file=sys.stderr)
-    shutil.rmtree(path / UNFINISHED, ignore_errors=True)  # on a full disk this makes room for the next line
+    if processes.RANK and code in (0, 143):
+        sys.exit(code)  # the first process says it for all
+    if not processes.RANK:  # on a full disk this makes room for the next line
+        shutil.rmtree(path / UNFINISHED, ignore_errors=True)
     try:
-        write_json(path / "result.json", result)
+        write_json(path / (f"result-{processes.RANK}.json" if processes.RANK else "result.json"), result)
     except OSError as error:  # a full or missing folder: the exit code still tells
         print(f"result.json could not be written: {error}", file=sys.stderr)
     if opened is not None:

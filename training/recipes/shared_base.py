@@ -4,10 +4,12 @@ PPO needs a policy, the reference it started from, a value model and a reward mo
 four adapters, with two small heads beside: a model of 7 billion parameters is in memory once instead of four times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, set_peft_model_state_dict
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from training.recipes import processes
 from training.recipes.loading import (
     Float32Head,
     check_adapter,
@@ -24,6 +27,7 @@ from training.recipes.loading import (
 )
 from training.recipes.run_dir import RecipeError
 
+Found = TypeVar("Found")
 POLICY, REFERENCE, VALUE, REWARD = "policy", "reference", "value", "reward"
 HEAD = "base_model.model.score.weight"
 
@@ -70,6 +74,12 @@ def rows_of(
     tokens, mask = _padded(completions, pad)
     starts = torch.tensor([len(prompt) for prompt in prompts])
     return Rows(*(part.to(device) for part in (ids, attention, starts, tokens, mask.float())))
+
+
+def in_their_places(places: Sequence[list[int]], found: Sequence[Sequence[Found]]) -> list[Found]:
+    """One list of what was found in parts: `found[n][k]` goes to `places[n][k]`."""
+    placed = dict(zip(chain(*places), chain(*found), strict=True))
+    return [placed[place] for place in range(len(placed))]
 
 
 def _padded(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -148,6 +158,10 @@ class SharedBase:
             named["value_head"] = self.value_head.weight
         return dict(sorted(named.items()))
 
+    def divided(self, parts: Sequence[list[int]], work: Callable[[int, list[int]], Found]) -> list[Found]:
+        """`work(number, part)` of every part, in their order; several processes divide them (processes.py)."""
+        return processes.divided(parts, work)
+
     # --- what the adapters say ---
 
     def log_probs(self, rows: Rows) -> Tensor:
@@ -185,17 +199,17 @@ class SharedBase:
     def scores(self, conversations: Sequence[list[int]], together: int) -> list[float]:
         """The reward model's score of each conversation, given as tokens, in the given order."""
         self.wear(REWARD)
-        found = [0.0] * len(conversations)
         by_length = sorted(range(len(conversations)), key=lambda i: len(conversations[i]))
-        for start in range(0, len(by_length), together):
-            batch = by_length[start : start + together]
+        batches = [by_length[start : start + together] for start in range(0, len(by_length), together)]
+
+        def score(number: int, batch: list[int]) -> list[float]:
             ids, attention = _padded([conversations[i] for i in batch], self.tokenizer.pad_token_id)
             ids, attention = ids.to(self.device), attention.to(self.device)
             hidden = self._hidden(ids, attention)
             last = hidden[torch.arange(len(batch)), attention.sum(dim=1) - 1]  # (batch, width)
-            for i, score in zip(batch, self.reward_head(last)[:, 0].tolist(), strict=True):
-                found[i] = score
-        return found
+            return self.reward_head(last)[:, 0].tolist()
+
+        return in_their_places(batches, self.divided(batches, score))
 
     def _completion_hidden(self, rows: Rows) -> Tensor:
         """The last hidden state before each completion token: what predicts it. (batch, new, width)"""

@@ -7,6 +7,7 @@ metrics.jsonl, ends when its standard input closes, which happens however the re
 later even when a server does not answer. Whatever goes wrong here is said in the log and stops nothing.
 """
 
+import gc
 import json
 import os
 import sys
@@ -101,4 +102,5 @@ OPEN: dict[str, Callable[..., tuple[Log, Callable[[], Any]]]] = {
 
 
 if __name__ == "__main__":
+    gc.enable()  # training.recipes has turned it off while a recipe imports
     main(Path(sys.argv[1]))

@@ -7,8 +7,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
+from training.recipes import processes
 from training.recipes.fingerprints import fingerprints
 from training.recipes.loading import compute_dtype, dtype_of, has_gpu
 from training.recipes.model_folders import read_json
-from training.recipes.options import TrainingOptions
+from training.recipes.options import TrainingOptions, parts_of
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
 
 # Names under which the trainers' numbers go to metrics.jsonl. Others they log are left out.
@@ -64,13 +64,17 @@ Evaluate = Callable[[], dict[str, Any]]
 
 
 def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
-    """The arguments of TRL's *Config that are the same for every recipe."""
+    """The arguments of TRL's *Config that are the same for every recipe.
+
+    Several processes divide each step among them: the rows of a step, and so the result, are the same.
+    """
     updates = updates_per_step(options)
+    together, parts = rows_together(options)
     return {
         "output_dir": str(run.path / UNFINISHED),
         "max_steps": options.steps * updates,
-        "per_device_train_batch_size": options.batch_size // options.parts,
-        "gradient_accumulation_steps": options.parts,
+        "per_device_train_batch_size": together,
+        "gradient_accumulation_steps": parts,
         "train_sampling_strategy": "sequential",  # the recipe has decided the order
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": options.schedule,
@@ -89,6 +93,21 @@ def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def rows_together(options: TrainingOptions) -> tuple[int, int]:
+    """How many rows of a step are computed together, and in how many parts each process computes its share.
+
+    Raises RecipeError when the processes can't divide a step into equal shares.
+    """
+    share, left = divmod(options.batch_size, processes.COUNT)
+    if left:
+        raise RecipeError(
+            f"batch_size is {options.batch_size}, which {processes.COUNT} processes can't divide into equal shares. "
+            f"Set it to {max(1, share) * processes.COUNT}, for example."
+        )
+    parts = parts_of(share, options.micro_batch_size)
+    return share // parts, parts
 
 
 def updates_per_step(options: TrainingOptions) -> int:
@@ -135,7 +154,7 @@ class RunCallback(TrainerCallback):
             return
         step, of = state.global_step // self.updates, self.options.steps
         self.run.report_progress(step, of, "training")
-        if self.run.interrupted.is_set():
+        if self.run.is_interrupted():
             control.should_save = control.should_training_stop = True
         elif self.options.eval_steps and step % self.options.eval_steps == 0 and step < of:
             self._evaluate(state)  # the last evaluation comes after the last checkpoint
@@ -194,7 +213,8 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
     # Of a whole model; asked first, for it may refuse.
     saved_as = dtype_of(Path(run.config["base"])) if options.weights == "full" else None
     untrained = adapter_digest(trainer.model)
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    if run.is_first:
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(RunCallback(run, options, evaluate))
     time_saving(trainer, run)
@@ -207,7 +227,8 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
         print(f"resuming from step {checkpoint[0]}", flush=True)
     with run.clock.phase("loop"):
         trainer.train(resume_from_checkpoint=str(checkpoint[1]) if checkpoint else None)
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    if run.is_first:
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     steps = trainer.state.global_step // updates_per_step(options)
     if steps < options.steps:
         run.stop_if_interrupted()
@@ -239,8 +260,14 @@ def adapter_digest(model: PeftModel | PreTrainedModel) -> str:
     """sha256 over the weights of the active adapter, or over all weights of a model that wears none."""
     digest = hashlib.sha256()
     for name, weights in sorted(learnt_weights(model).items()):
-        digest.update(name.encode() + weights.detach().float().cpu().numpy().tobytes())
+        digest.update(name.encode() + whole(weights).float().numpy().tobytes())
     return digest.hexdigest()
+
+
+def whole(weights: Tensor) -> Tensor:
+    """Weights on the CPU, all of them, where FSDP2 has given each process a piece: then every process must ask."""
+    pieces = weights.detach()
+    return (pieces.full_tensor() if hasattr(pieces, "full_tensor") else pieces).cpu().contiguous()
 
 
 @torch.no_grad()
@@ -250,47 +277,23 @@ def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
         weights.copy_(weights.to(dtype))
 
 
-@contextmanager
-def new_output(run: RunDir) -> Iterator[Path]:
-    """An empty folder that becomes output/ at once when the block is left without an error."""
-    unfinished, output = run.path / UNFINISHED / "output", run.path / "output"
-    with run.clock.phase("saving"):
-        shutil.rmtree(unfinished.parent, ignore_errors=True)
-        shutil.rmtree(output, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        os.rename(unfinished, output)
-        unfinished.parent.rmdir()
-
-
-def refuse_broken(weights: dict[str, Tensor]) -> None:
-    """Raise RecipeError when one of the weights is not finite."""
-    broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise RecipeError(
-            f"{len(broken)} tensors of what was trained are not finite, so it is not published; one is {broken[0]}. "
-            "Launch the run again with a lower learning_rate."
-        )
-
-
 def save_trained(trainer: Trainer, run: RunDir, facts: dict[str, Any]) -> Path:
     """Write output/: an adapter as `save_adapter` does, or a whole model, when all its weights have learnt.
 
     A whole model is written as `merge` writes one, with its tokenizer and in the number format of the base's own
     weights, and recipe.json beside.
     """
-    model = trainer.model
+    model, base = trainer.model, Path(run.config["base"])
     if isinstance(model, PeftModel):
         return save_adapter(model, run, facts)
-    base = Path(run.config["base"])
-    with new_output(run) as folder:
-        refuse_broken(learnt_weights(model))
+
+    def write(folder: Path, weights: dict[str, Tensor]) -> None:
         # The trainer has switched off the cache that sampling is quick by.
         model.config.use_cache = read_json(base / "config.json").get("use_cache", True)
-        model.to(dtype_of(base)).save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         trainer.processing_class.save_pretrained(folder)
-        write_json(folder / "recipe.json", {**facts, **fingerprints(base)})
-    return run.path / "output"
+
+    return _save(model.to(dtype_of(base)), run, facts, write)
 
 
 def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
@@ -301,13 +304,43 @@ def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
     Nothing in it depends on the machine: paths are scrubbed and sets are sorted, so that a reproduced run
     gives files of equal digest.
     """
-    with new_output(run) as folder:
-        weights = {name: tensor.contiguous().cpu() for name, tensor in learnt_weights(model).items()}
-        refuse_broken(weights)
+
+    def write(folder: Path, weights: dict[str, Tensor]) -> None:
         save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         write_json(folder / "adapter_config.json", portable_config(model))
-        write_json(folder / "recipe.json", {**facts, **fingerprints(Path(run.config["base"]))})
-    return run.path / "output"
+
+    return _save(model, run, facts, write)
+
+
+def _save(
+    model: PeftModel | PreTrainedModel,
+    run: RunDir,
+    facts: dict[str, Any],
+    write: Callable[[Path, dict[str, Tensor]], None],
+) -> Path:
+    """Have what was learnt written into output/ by the first process, with recipe.json. Appears at once.
+
+    Raises RecipeError when something of it is not finite.
+    """
+    unfinished, output = run.path / UNFINISHED / "output", run.path / "output"
+    with run.clock.phase("saving"):
+        weights = {name: whole(tensor) for name, tensor in learnt_weights(model).items()}
+        broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+        if broken:
+            raise RecipeError(
+                f"{len(broken)} tensors of what was trained are not finite, so it is not published; one is "
+                f"{broken[0]}. Launch the run again with a lower learning_rate."
+            )
+        if run.is_first:
+            shutil.rmtree(unfinished.parent, ignore_errors=True)
+            shutil.rmtree(output, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            write(unfinished, weights)
+            write_json(unfinished / "recipe.json", {**facts, **fingerprints(Path(run.config["base"]))})
+            os.rename(unfinished, output)
+            unfinished.parent.rmdir()
+        processes.wait_for_all()
+    return output
 
 
 def portable_config(model: PeftModel) -> dict[str, Any]:
