@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from rankloop.errors import Refused
 from training import store
-from training.models import Checkpoint, RunInput, TrainingRun, WorkStatus
+from training.models import RunInput, TrainingRun, WorkStatus
 from training.recipes.options import FEWEST
 from training.recipes.run_dir import RecipeError
 from training.services.launching import fingerprint, write_findings
@@ -98,14 +98,17 @@ def _lease_end() -> Any:
 def measured_speed(run: TrainingRun) -> dict[str, Any] | None:
     """How fast the latest run of the same method on the same base was: `{"by", "seconds_per_row", "tokens_per_row"}`.
 
-    A row is one of `batch_size`. The tokens are None of a run that was not looked over.
+    A row is one of `batch_size`. The tokens are None of a run that was not looked over. A run that trained an adapter
+    tells nothing of one that trains all weights.
     """
     base = run.inputs.get(role=RunInput.Role.BASE).checkpoint
     others = TrainingRun.objects.filter(
         project=run.project_id, method=run.method, status=WorkStatus.SUCCEEDED, inputs__role=RunInput.Role.BASE,
-        inputs__checkpoint__digest=base.digest, inputs__checkpoint__kind=Checkpoint.Kind.BASE,
+        inputs__checkpoint__digest=base.digest,
     ).order_by("-ended_at")  # fmt: skip
     for other in others[:5]:
+        if other.trains_all_weights != run.trains_all_weights:
+            continue
         loop = other.result.get("seconds", {}).get("loop", 0)
         steps = other.result.get("metrics", {}).get("steps") or 0
         # A resumed run's loop is that of its last attempt alone.

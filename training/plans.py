@@ -66,4 +66,10 @@ def _reward_step(
         raise Refused(
             f"Step {name}: {named!r} is no reward model that an earlier step trains. Name one, or leave it out."
         )
-    return named or (before[-1] if before else None)
+    judge = named or (before[-1] if before else None)
+    if any(other["step"] == judge and other["options"]["weights"] == "full" for other in earlier):
+        raise Refused(
+            f"Step {name} can't learn from step {judge}, which trains all weights: policy and reward model share one "
+            f"base in memory, as adapters. Set weights of step {judge} to lora."
+        )
+    return judge

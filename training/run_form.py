@@ -16,8 +16,8 @@ from training.services.runs import newest_reward_model
 
 # What is asked first; the others are folded away, and each has a default that works.
 FIRST = (
-    "steps", "batch_size", "micro_batch_size", "learning_rate", "max_length", "lora_rank", "beta", "loss", "group_size",
-    "reward", "max_new_tokens", "kl_coefficient",
+    "steps", "batch_size", "micro_batch_size", "learning_rate", "max_length", "weights", "lora_rank", "beta", "loss",
+    "group_size", "reward", "max_new_tokens", "kl_coefficient",
 )  # fmt: skip
 PREFIX = "option_"
 
@@ -54,7 +54,7 @@ class RunForm(forms.Form):
         label="Starts from",
         queryset=None,
         empty_label=None,
-        help_text="A base model, or a checkpoint of the same kind whose training goes on.",
+        help_text="A base model or other whole weights, or a checkpoint of the same kind whose training goes on.",
     )
     reward_model = forms.ModelChoiceField(
         label="Reward model",
@@ -81,7 +81,7 @@ class RunForm(forms.Form):
     ) -> None:
         self.project, self.method = project, method
         super().__init__(*args, **kwargs)
-        kinds = [Checkpoint.Kind.BASE, METHODS[method].makes]
+        whole = Q(kind=Checkpoint.Kind.BASE) | Q(kind=Checkpoint.Kind.POLICY, all_weights=True)
         checkpoints = project.checkpoints.order_by("-pk")
         self.fields["dataset"].queryset = project.datasets.order_by("-pk")
         self.fields["dataset"].label_from_instance = _dataset_label
@@ -89,10 +89,12 @@ class RunForm(forms.Form):
             project.rounds.filter(~Q(comparisons=None)).distinct().order_by("-number")
         )
         self.fields["rounds"].label_from_instance = _round_label
-        self.fields["parent"].queryset = checkpoints.filter(kind__in=kinds)
+        self.fields["parent"].queryset = checkpoints.filter(whole | Q(kind=METHODS[method].makes))
         self.fields["parent"].label_from_instance = _checkpoint_label
         if METHODS[method].samples:
-            self.fields["reward_model"].queryset = checkpoints.filter(kind=Checkpoint.Kind.REWARD)
+            self.fields["reward_model"].queryset = checkpoints.filter(
+                kind=Checkpoint.Kind.REWARD, all_weights=False
+            )
             self.fields["reward_model"].label_from_instance = _checkpoint_label
         else:
             del self.fields["reward_model"]

@@ -22,7 +22,7 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 from annotation.models import Completion
 from rankloop.errors import Refused
 from training import resources, store
-from training.models import Checkpoint, GenerationJob, RunInput, RunMetric, TrainingRun, WorkStatus
+from training.models import GenerationJob, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.models.work import Work
 from training.preferences import FORMS, ROWS_FILE, SPLITS, text_digests
 from training.recipes.fingerprints import fingerprints
@@ -267,7 +267,7 @@ def _generation_config(job: GenerationJob, run_dir: Path) -> dict[str, Any]:
     base = store.fetch(job.base.digest)
     for contestant in job.contestants.order_by("pk"):
         checkpoint = checkpoint_of(contestant)
-        adapter = None if checkpoint.kind == Checkpoint.Kind.BASE else store.fetch(checkpoint.digest)
+        adapter = None if checkpoint.is_whole else store.fetch(checkpoint.digest)
         if adapter is not None:
             check_trained(adapter, base=base)
         contestants.append(
@@ -378,11 +378,11 @@ def _take_in_metrics(run: TrainingRun, recipe: Recipe) -> None:
 
 
 def _end_training(run: TrainingRun, recipe: Recipe, result: dict[str, Any]) -> None:
-    """Publish the adapter, then end the run and register its checkpoint in one transaction."""
+    """Publish the adapter or the whole model, then end the run and register its checkpoint in one transaction."""
     base = run.inputs.get(role=RunInput.Role.BASE).checkpoint
     kind = METHODS[run.method].makes
     base_folder, output = Path(recipe.read_json("config.json")["base"]), recipe.run_dir / "output"
-    check_trained(output, base=base_folder)
+    check_trained(output, base=base_folder, all_weights=run.trains_all_weights)
     about = {"kind": kind, "base": base.digest, "method": run.method, **fingerprints(base_folder)}
     digest = store.publish(output, about=about)
     with transaction.atomic():

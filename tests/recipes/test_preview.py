@@ -402,5 +402,29 @@ def test_disk_is_that_of_the_checkpoints_kept_and_one_being_written():
     assert disk == {"checkpoints": 3 * 24 * 41_943_040, "output": 4 * 41_943_040, "total": 76 * 41_943_040}
 
 
+def test_all_weights_take_their_gradients_moments_and_a_reference_and_are_whole_in_each_checkpoint():
+    load = Load(together=4096, completions_together=1024, row=1024, step=64 * 200.0)
+    full = OPTIONS | {"weights": "full"}
+
+    def of_8e9(method: str, machine: Machine) -> tuple[float, float]:
+        memory = estimate_memory(method, full, BIG, load, machine, has_parent=False)
+        return memory["weights"] / 8e9, memory["adapters"] / 8e9
+
+    # Float32 themselves, and autocast's copies in bfloat16; then gradients and two moments.
+    assert of_8e9("sft", Machine("cuda", 2)) == (4 + 2, 12)
+    assert of_8e9("dpo", Machine("cuda", 2)) == (4 + 2 + 4, 12)
+    assert of_8e9("reward", Machine("cpu", 4)) == (4, 12)
+    assert estimate_disk("dpo", full, BIG) == {
+        "checkpoints": 3 * 12 * 8_000_000_000, "output": 16_000_000_000, "total": 304_000_000_000,
+    }  # fmt: skip
+    adapter, whole = (
+        estimate_seconds("sft", OPTIONS | {"weights": weights}, BIG, load, Machine("cuda", 2), None)[
+            "seconds"
+        ]
+        for weights in ("lora", "full")
+    )
+    assert adapter < whole < 1.6 * adapter
+
+
 def test_a_step_is_computed_in_as_few_parts_as_the_micro_batch_allows():
     assert [parts_of(24, n) for n in (24, 12, 11, 5, 1)] == [1, 2, 3, 6, 24]

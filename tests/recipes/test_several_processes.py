@@ -22,6 +22,7 @@ from tests.recipes.runs import (
     weights_of,
 )
 from training.recipes import training_loop
+from training.recipes.model_folders import check_model
 from training.recipes.options import parse_options
 from training.recipes.processes import divided
 from training.recipes.run_dir import RecipeError
@@ -118,6 +119,20 @@ def test_stopped_and_resumed_it_has_the_weights_of_a_straight_run(by_two, method
     recipe.close()
     assert result_of(resumed)["metrics"]["resumed_from"] in (1, 2)
     assert weights_of(resumed) == weights_of(by_two / method)
+
+
+@pytest.mark.parametrize("method", ("reward", "dpo"))
+def test_all_weights_are_trained_as_by_one_process_and_saved_whole_by_the_first(method, tiny_model, tmp_path):
+    options = {"options": TRAINING | {"weights": "full"}}
+    alone, together = (make_training_run(tmp_path / name, method, tiny_model, **options) for name in "ab")
+    run_here(alone)
+    recipe = launched(together)
+    assert recipe.wait(120) == 0, (together / "log.txt").read_text()
+    recipe.close()
+    assert losses(together) == pytest.approx(losses(alone), rel=1e-3, abs=1e-4)
+    names = {file.name for file in (alone / "output").iterdir()}
+    assert {file.name for file in (together / "output").iterdir()} == names
+    check_model(together / "output")
 
 
 def test_what_stops_another_process_than_the_first_is_told(tmp_path):

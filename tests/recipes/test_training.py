@@ -256,8 +256,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_model, 
 
     load = loading.load_policy
 
-    def load_poisoned(*args):
-        policy, calls = load(*args), []
+    def load_poisoned(*args, **how):
+        policy, calls = load(*args, **how), []
 
         def turn_into_nan(module, inputs, output):
             calls.append(1)

@@ -54,7 +54,18 @@ class CheckpointOutput(serializers.ModelSerializer):
 
     class Meta:
         model = Checkpoint
-        fields = ("id", "name", "kind", "digest", "base", "run", "round", "metrics", "created_at")
+        fields = (
+            "id",
+            "name",
+            "kind",
+            "digest",
+            "base",
+            "all_weights",
+            "run",
+            "round",
+            "metrics",
+            "created_at",
+        )
 
 
 class WeightsOutput(serializers.Serializer):
@@ -89,7 +100,9 @@ class CheckpointDetail(CheckpointOutput):
     weights = WeightsOutput(allow_null=True, help_text="Null when the files can't be read.")
     lineage = LineageOutput()
     contestants = ContestantOutput(many=True)
-    adapters = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
+    adapters = serializers.PrimaryKeyRelatedField(
+        many=True, read_only=True, help_text="What was trained on it or from it."
+    )
     evaluations = EvaluationOutput(many=True)
 
     class Meta(CheckpointOutput.Meta):

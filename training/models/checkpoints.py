@@ -11,15 +11,20 @@ class Checkpoint(models.Model):
 
     class Kind(models.TextChoices):
         BASE = "base"  # whole weights that nothing here has trained
-        POLICY = "policy"  # a LoRA adapter that writes
-        REWARD = "reward"  # a LoRA adapter with a score head that judges
+        POLICY = "policy"  # writes
+        REWARD = "reward"  # judges, by a score head
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="checkpoints")
     name = models.CharField(max_length=120)  # permanent
     kind = models.CharField(max_length=8, choices=Kind)
     # Not unique: a reproduction of a run is equal.
     digest = models.CharField(max_length=64, db_index=True)
+    # What its training started from: an adapter needs it beside, whole weights do not.
     base = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="adapters")
+    all_weights = models.BooleanField(
+        default=False,
+        help_text="All weights were trained; else a trained checkpoint is a LoRA adapter on its base.",
+    )
     run = models.OneToOneField(
         "training.TrainingRun", null=True, on_delete=models.PROTECT, related_name="checkpoint"
     )
@@ -40,6 +45,11 @@ class Checkpoint(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be opened by itself, and adapters can be trained on it."""
+        return self.kind == self.Kind.BASE or self.all_weights
 
 
 class CheckpointContestant(models.Model):

@@ -117,6 +117,11 @@ class TrainingRun(Work):
     def __str__(self) -> str:
         return f"{self.step} of {self.round}" if self.round else f"{self.step} {str(self.id)[:8]}"
 
+    @property
+    def trains_all_weights(self) -> bool:
+        """Whether it makes whole weights, not an adapter."""
+        return self.recipe.get("options", {}).get("weights") == "full"
+
 
 class RunInput(models.Model):
     """What a run read: exactly one checkpoint or one dataset in each role."""

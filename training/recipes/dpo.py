@@ -3,11 +3,11 @@
     python -m training.recipes.dpo RUN_DIR
 
 TRL's DPOTrainer on a LoRA adapter; the reference model is the same model without the adapter, or with a
-frozen copy of the parent adapter. Departures from the paper: LoRA instead of all weights, AdamW instead of
-RMSprop and a higher learning rate to go with it; the pairs of a ranking share a batch, and each completion is
-computed once in it. Two other losses can take the place of its own: IPO (Azar et al. 2023, 2310.12036), as in TRL on
-log-probabilities per token, and robust DPO (Chowdhury et al. 2024, 2403.00409); and the plain loss on chosen
-completions can be added (Pang et al. 2024, 2404.19733).
+frozen copy of the parent adapter. Where all weights learn (`weights`), it is a frozen copy of the whole model.
+Departures from the paper: LoRA by default, AdamW instead of RMSprop and a higher learning rate to go with LoRA; the
+pairs of a ranking share a batch, and each completion is computed once in it. Two other losses can take the place of
+its own: IPO (Azar et al. 2023, 2310.12036), as in TRL on log-probabilities per token, and robust DPO (Chowdhury et
+al. 2024, 2403.00409); and the plain loss on chosen completions can be added (Pang et al. 2024, 2404.19733).
 """
 
 import math
@@ -40,8 +40,8 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, options.steps, "loading")
 
     tokenizer = loading.load_tokenizer(base)
-    if parent is not None:  # before its data are rendered: another template would be blamed on them
-        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
+    # Before its data are rendered: another template would be blamed on them.
+    loading.check_parent(parent, TaskType.CAUSAL_LM, base, options)
     train, train_rows, cut = read(
         run.path / run.config["data"]["train"], tokenizer, options.max_length, FEWEST
     )
@@ -51,10 +51,15 @@ def main(run: RunDir) -> dict[str, Any]:
     order = training_order(train, options.steps * options.batch_size, run.config["seed"])
 
     set_seed(run.config["seed"])
-    model, lora = loading.with_parent(loading.load_policy(base, tokenizer), parent, options)
+    dtype = loading.training_dtype(options)
+    model, lora = loading.with_parent(loading.load_policy(base, tokenizer, dtype=dtype), parent, options)
+    frozen = None  # under LoRA the model is its own reference
+    if options.weights == "full":
+        frozen = loading.load_policy(base, tokenizer, dtype=dtype).requires_grad_(False)
 
     trainer = TrainerOnTokens(
         model=model,
+        ref_model=frozen,
         args=DPOConfig(
             **training_loop.trainer_settings(run, options),
             **loss_settings(options),
@@ -67,9 +72,12 @@ def main(run: RunDir) -> dict[str, Any]:
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
     longest = max(len(row.ids) for sides in train_rows + test_rows for row in sides)
-    base_model = trainer.model.get_base_model()
-    base_model.set_attn_implementation(loading.attention_for(min(longest, options.max_length)))
-    completion_log_probs(base_model)
+    attention = loading.attention_for(min(longest, options.max_length))
+    for each in filter(None, (loading.without_adapter(trainer.model), frozen)):
+        each.set_attn_implementation(attention)
+        completion_log_probs(each)
+    if frozen is not None:  # under autocast like the policy: TRL had put there what has just been replaced
+        frozen.forward = trainer.accelerator.autocast()(frozen.forward)
 
     judged = [row for sides in test_rows for row in sides]
     reference: dict[Row, float] = {}  # log p of each held-out completion: computed once, it does not change
@@ -93,7 +101,7 @@ def main(run: RunDir) -> dict[str, Any]:
 
     run.report_progress(options.steps, options.steps, "saving")
     facts = {"method": "dpo", "seed": run.config["seed"], "options": run.config["options"]}
-    training_loop.save_adapter(trainer.model, run, facts)
+    training_loop.save_trained(trainer, run, facts)
     return metrics
 
 

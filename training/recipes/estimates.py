@@ -28,7 +28,8 @@ SLACK = 1.1
 FLOPS = {"cpu": 35e9, "cuda": 80e12}  # of one core; of one card that computes in bfloat16
 START_SECONDS = 15.0
 EVALUATED_TOGETHER = 16  # held-out rows, as recipes/log_probs.py has it
-_ADAM = 16  # bytes for each trained number: itself, its gradient and two moments, in float32
+_GRADIENT_AND_MOMENTS = 12  # bytes for each number that learns, in float32
+_ADAM = 4 + _GRADIENT_AND_MOMENTS  # and with the number itself
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def estimate_memory(
     method: str, options: Mapping[str, Any], shape: Shape, load: Load, machine: Machine, *, has_parent: bool
 ) -> dict[str, int]:
     """Bytes by part, and `peak`: that of the process on a CPU, that of the card on a GPU."""
-    weights = shape.parameters * machine.dtype_bytes
+    whole = options.get("weights") == "full"
+    weights = shape.parameters * (_whole_bytes(method, machine) if whole else machine.dtype_bytes)
     adapter = shape.adapter_parameters(options["lora_rank"])
     samples = METHODS[method].samples
     trained = 2 * adapter if method == "ppo" else adapter  # PPO's value model is an adapter of its own
@@ -123,7 +125,7 @@ def estimate_memory(
     parts = {
         "runtime": RUNTIME_BYTES[machine.kind],
         "weights": weights,
-        "adapters": trained * _ADAM + frozen * 4,
+        "adapters": shape.parameters * _GRADIENT_AND_MOMENTS if whole else trained * _ADAM + frozen * 4,
         "activations": SPARE[machine.kind] * _activations(shape, load, machine),
         "logits": SLACK * _logits(method, shape, load.completions_together),
         "cache": _cache(options, shape, load, machine) if samples else 0,
@@ -137,6 +139,15 @@ def estimate_memory(
     training = resting + max(parts["activations"] + parts["logits"], parts["cache"], evaluating)
     loading = parts["runtime"] + weights + (shape.file_bytes if machine.kind == "cpu" else 0)
     return {name: round(value) for name, value in {**parts, "peak": max(training, loading)}.items()}
+
+
+def _whole_bytes(method: str, machine: Machine) -> int:
+    """Bytes for each weight of a model whose weights all learn: held in float32, and autocast's copy to compute with.
+
+    DPO holds a reference model beside.
+    """
+    copy = machine.dtype_bytes if machine.dtype_bytes < 4 else 0
+    return 4 + copy + (4 if method == "dpo" else 0)
 
 
 def _activations(shape: Shape, load: Load, machine: Machine) -> float:
@@ -176,10 +187,12 @@ def _cache(options: Mapping[str, Any], shape: Shape, load: Load, machine: Machin
 def estimate_disk(method: str, options: Mapping[str, Any], shape: Shape) -> dict[str, int]:
     """Bytes of the checkpoints that are kept, one more while it is written, and of the result."""
     adapter = shape.adapter_parameters(options["lora_rank"])
-    trained = 2 * adapter if method == "ppo" else adapter
+    trained, output = (2 * adapter if method == "ppo" else adapter), 4 * adapter
+    if options.get("weights") == "full":
+        trained, output = shape.parameters, shape.file_bytes
     checkpoint = 12 * trained  # the numbers and the two moments of each
     kept = (KEPT_CHECKPOINTS + 1) * checkpoint
-    return {"checkpoints": kept, "output": 4 * adapter, "total": kept + 4 * adapter}
+    return {"checkpoints": kept, "output": output, "total": kept + output}
 
 
 def estimate_seconds(
@@ -194,8 +207,8 @@ def estimate_seconds(
 
     `measured` is {"by", "seconds_per_row", "tokens_per_row"} of an earlier run of the same base and method; the
     latter is None where it is not known. The rule: a frozen base costs 2 operations a parameter and token forwards
-    and as many backwards; the reference another 2; an evaluation goes forwards; sampling goes forwards once for each
-    token.
+    and as many backwards, 2 more when its own weights learn; the reference another 2; an evaluation goes forwards;
+    sampling goes forwards once for each token.
     """
     steps, batch = options["steps"], options["batch_size"]
     if measured is not None:
@@ -216,10 +229,11 @@ def estimate_seconds(
 
 def _passes(method: str, options: Mapping[str, Any]) -> float:
     """Operations for each parameter of the base and each token of a step."""
+    weights_learn = 2.0 if options.get("weights") == "full" else 0.0
     if method in ("sft", "reward"):
-        return 4.0
+        return 4.0 + weights_learn
     if not METHODS[method].samples:
-        return 6.0
+        return 6.0 + weights_learn
     # Sampled, then asked of policy, reference and reward; each epoch trains the policy, and with PPO a value model too.
     models = 2 if method == "ppo" else 1
     return 2.0 * 4 + 4.0 * options.get("epochs", 1) * models

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from training.recipes.options import RolloutOptions
+from training.recipes.options import RolloutOptions, TrainingOptions
 from training.recipes.rewards import check_of
 from training.recipes.run_dir import RecipeError
 
@@ -31,4 +31,13 @@ def refuse_unfit(options: Any) -> None:
         raise RecipeError(
             f"warmup_steps is {options.warmup_steps}, more than the {options.steps} steps there are, so the learning "
             f"rate would never reach its peak. Set warmup_steps to {options.steps // 10}, for example."
+        )
+
+
+def refuse_full_from_adapter(options: TrainingOptions) -> None:
+    """Raise RecipeError when these options train all weights: for a run that would go on from an adapter."""
+    if options.weights == "full":
+        raise RecipeError(
+            "weights is full, and the run would go on from a LoRA adapter, which is no whole model. Merge the adapter "
+            "into its base and start from that, start from the base itself, or set weights to lora."
         )

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -17,11 +18,13 @@ from transformers import (
 from transformers.utils import logging
 
 from training.recipes import model_folders
+from training.recipes.fitting import refuse_full_from_adapter
 from training.recipes.options import TrainingOptions
 from training.recipes.run_dir import RecipeError
 
 FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 # Tried in this order when a model has no pad token of its own, or one that equals its end-of-sequence token.
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # as which whole models are stored
 PAD_CANDIDATES = ("<|endoftext|>", "<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>")
 
 
@@ -53,6 +56,27 @@ def compute_dtype() -> torch.dtype:
         if any(cpu.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
         else torch.float32
     )
+
+
+def training_dtype(options: TrainingOptions) -> torch.dtype:
+    """How a base is held in memory while it trains.
+
+    Weights that learn are held in float32, or bfloat16 would round small steps away; autocast computes with them in
+    `compute_dtype()`. A frozen base is held as it is computed with.
+    """
+    return torch.float32 if options.weights == "full" else compute_dtype()
+
+
+def dtype_of(folder: Path) -> torch.dtype:
+    """The number format of a model's stored weights: that of its first tensor."""
+    first = sorted(folder.glob("*.safetensors"))[0]
+    with safe_open(first, "pt") as file:
+        dtype = file.get_tensor(next(iter(file.keys()))).dtype
+    if dtype not in FLOATS:
+        raise RecipeError(
+            f"{folder} holds weights as {dtype}, as which new ones can't be saved. Save it as bfloat16 first."
+        )
+    return dtype
 
 
 def check_folder(folder: Path, config_name: str) -> dict[str, Any]:
@@ -95,11 +119,16 @@ def attention_for(longest: int) -> str:
     return "eager" if longest <= 256 and not has_gpu() else "sdpa"
 
 
-def load_policy(base: Path, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa") -> PreTrainedModel:
-    """The causal language model in `base`, in the dtype and on the device this machine computes with."""
+def load_policy(
+    base: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    attention: str = "sdpa",
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """The causal language model in `base`, on the device and by default in the dtype this machine computes with."""
     config = check_folder(base, "config.json")
     model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=compute_dtype(), use_safetensors=True, **FROM_FOLDER
+        base, dtype=dtype or compute_dtype(), use_safetensors=True, **FROM_FOLDER
     )
     _agree_on_tokens(model, tokenizer, config)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -110,14 +139,20 @@ def load_policy(base: Path, tokenizer: PreTrainedTokenizerBase, attention: str =
 
 
 def load_reward_base(
-    base: Path, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa"
+    base: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    attention: str = "sdpa",
+    dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
-    """The model in `base` with a fresh score head instead of its language head. The head is random: seed first."""
+    """The model in `base` with a fresh score head instead of its language head. The head is random: seed first.
+
+    A base that is a whole reward model keeps its own.
+    """
     config = check_folder(base, "config.json")
     model = AutoModelForSequenceClassification.from_pretrained(
         base,
         num_labels=1,
-        dtype=compute_dtype(),
+        dtype=dtype or compute_dtype(),
         attn_implementation=attention,
         use_safetensors=True,
         **FROM_FOLDER,
@@ -159,11 +194,25 @@ def with_parent(
 ) -> tuple[PreTrainedModel | PeftModel, LoraConfig | None]:
     """What a TRL trainer is given to train: the policy under its parent's adapter, or bare with a fresh one to make.
 
-    The parent was checked by check_adapter.
+    Bare with none to make, where all weights learn. The parent was checked by check_parent.
     """
+    if options.weights == "full":
+        return policy, None
     if parent is None:
         return policy, lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
     return PeftModel.from_pretrained(policy, parent, is_trainable=True), None
+
+
+def without_adapter(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model itself, whether it wears an adapter or not."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def check_parent(parent: str | None, task: TaskType, base: Path, options: TrainingOptions) -> None:
+    """Raise RecipeError unless a run with these options can go on from this adapter. None is the base itself."""
+    if parent is not None:
+        refuse_full_from_adapter(options)
+        check_adapter(Path(parent), task, base)
 
 
 def check_adapter(adapter: Path, task: TaskType, base: Path | None = None) -> PeftConfig:

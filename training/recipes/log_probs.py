@@ -18,14 +18,16 @@ def log_probs(
 ) -> dict[Row, float]:
     """log p(completion | prompt) of every different row, in nats summed over what `max_length` leaves of it.
 
-    The model is that of a TRL trainer with its fused language head; its reference is what training began with.
+    The model is that of a TRL trainer with its fused language head; its reference is what training began with: a model
+    of its own, or the trainer's under another adapter or none.
     """
-    model = trainer.model.eval()
+    frozen = getattr(trainer, "ref_model", None) if of_reference else None
+    model = (frozen or trainer.model).eval()
     different = sorted(set(rows), key=lambda row: (len(row.ids), row))
     found: dict[Row, float] = {}
-    adapter = (
-        use_adapter(model, "ref" if "ref" in model.peft_config else None) if of_reference else nullcontext()
-    )
+    adapter = nullcontext()
+    if of_reference and frozen is None:
+        adapter = use_adapter(model, "ref" if "ref" in model.peft_config else None)
     with adapter, trainer.compute_loss_context_manager():
         for start in range(0, len(different), EVALUATED_TOGETHER):
             batch = different[start : start + EVALUATED_TOGETHER]
@@ -42,5 +44,5 @@ def log_probs(
                 input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, use_cache=False
             )
             found |= zip(batch, output.log_probs.sum(dim=1).tolist(), strict=True)
-    model.train()
+    trainer.model.train()
     return found

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel, TaskType
-from safetensors import safe_open
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -40,7 +39,7 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, 3, "loading")
     tokenizer = loading.load_tokenizer(base)
     task = task_of(adapter)
-    dtype = dtype_of(base)
+    dtype = loading.dtype_of(base)
 
     model = open_whole(base, task, tokenizer)
     try:
@@ -86,18 +85,6 @@ def task_of(adapter: Path) -> TaskType:
     task = TaskType(config["task_type"])
     loading.check_adapter(adapter, task)
     return task
-
-
-def dtype_of(folder: Path) -> torch.dtype:
-    """The number format of a model's stored weights: that of its first tensor."""
-    first = sorted(folder.glob("*.safetensors"))[0]
-    with safe_open(first, "pt") as file:
-        dtype = file.get_tensor(next(iter(file.keys()))).dtype
-    if dtype not in ROUNDING:
-        raise RecipeError(
-            f"{folder} holds weights as {dtype}, which can't be merged into. Save it as bfloat16 first."
-        )
-    return dtype
 
 
 def open_whole(folder: Path, task: TaskType, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

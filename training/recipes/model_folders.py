@@ -89,6 +89,11 @@ def check_adapter(folder: Path, base: Path | None = None) -> dict[str, Any]:
 
     With `base`, each tensor must belong to one of that model's layers and have its shape.
     """
+    if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        raise RecipeError(
+            f"{folder} is a whole model: it has no adapter_config.json. A LoRA adapter is needed here, one that was "
+            "trained with weights set to lora."
+        )
     config = _check_files(folder, "adapter_config.json")
     where = f"{folder}/adapter_config.json"
     if config.get("peft_type") != "LORA":

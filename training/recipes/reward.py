@@ -3,11 +3,11 @@
     python -m training.recipes.reward RUN_DIR
 
 TRL's RewardTrainer with the loss -log sigmoid(score of chosen - score of rejected), on a LoRA adapter with a
-score head of its own. Departures from the paper: LoRA instead of all weights; the language model's own head
-is dropped, not kept beside; scores are not shifted to mean 0 (recipe.json holds mean and spread, for whoever
-uses them as rewards). As in the paper, the pairs of a ranking share a batch and each completion is computed
-once in it. A margin by strength of preference (Touvron et al. 2023, 2307.09288, section 3.2.2) and a pull of scores
-towards 0 (Eisenstein et al. 2023, 2312.09244) can be added to the loss.
+score head of its own, or on all weights and a head (`weights`). Departures from the paper: LoRA by default; the
+language model's own head is dropped, not kept beside; scores are not shifted to mean 0 (recipe.json holds mean and
+spread, for whoever uses them as rewards). As in the paper, the pairs of a ranking share a batch and each completion is
+computed once in it. A margin by strength of preference (Touvron et al. 2023, 2307.09288, section 3.2.2) and a pull of
+scores towards 0 (Eisenstein et al. 2023, 2312.09244) can be added to the loss.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from peft import PeftModel, TaskType, get_peft_model
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import RewardConfig, RewardTrainer
 
 from training.recipes import held_out, loading, scoring, training_loop
@@ -44,8 +44,8 @@ def main(run: RunDir) -> dict[str, Any]:
     # Data: pairs as two rows of tokens. A row too long would lose its end, where the score is read: it is
     # left out.
     tokenizer = loading.load_tokenizer(base)
-    if parent is not None:  # before its data are rendered: another template would be blamed on them
-        loading.check_adapter(Path(parent), TaskType.SEQ_CLS, base)
+    # Before its data are rendered: another template would be blamed on them.
+    loading.check_parent(parent, TaskType.SEQ_CLS, base, options)
     train, train_rows, cut = read(
         run.path / run.config["data"]["train"], tokenizer, options.max_length, FEWEST
     )
@@ -54,17 +54,17 @@ def main(run: RunDir) -> dict[str, Any]:
     )
     order = training_order(train, options.steps * options.batch_size, run.config["seed"])
 
-    # Model: the base with a fresh score head, which the seed decides, under LoRA.
+    # Model: the base with a fresh score head, which the seed decides, under LoRA unless all weights learn.
     set_seed(run.config["seed"])
     longest = max(len(row.ids) for sides in train_rows for row in sides)
     attention = loading.attention_for(longest)
-    model = loading.load_reward_base(base, tokenizer, attention)
-    if parent is None:
+    model = loading.load_reward_base(base, tokenizer, attention, loading.training_dtype(options))
+    if parent is not None:
+        model = PeftModel.from_pretrained(model, parent, is_trainable=True)
+    elif options.weights == "lora":
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.SEQ_CLS)
         model = get_peft_model(model, lora)
-    else:
-        model = PeftModel.from_pretrained(model, parent, is_trainable=True)
-    share_equal_rows(model.get_base_model())
+    share_equal_rows(loading.without_adapter(model))
 
     trainer = RewardTrainer(
         model=model,
@@ -110,7 +110,7 @@ def main(run: RunDir) -> dict[str, Any]:
         "score_spread": metrics["score_spread"],
         "probes": probes,
     }
-    output = training_loop.save_adapter(trainer.model, run, facts)
+    output = training_loop.save_trained(trainer, run, facts)
     with run.clock.phase("saving"):
         reloaded = scoring.load_reward_model(base, output, tokenizer, attention)
         again = scoring.score_conversations(reloaded, tokenizer, scoring.PROBES)
@@ -147,7 +147,7 @@ def as_tokens(pair: Pair, sides: tuple[Row, Row], margin_per_strength: float) ->
 
 
 def score_pairs(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[tuple[Row, Row]]
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[tuple[Row, Row]]
 ) -> list[tuple[float, float]]:
     """(score of chosen, score of rejected) per pair; a completion in several pairs is scored once."""
     unique = sorted({row.ids for sides in rows for row in sides})

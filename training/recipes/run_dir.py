@@ -6,7 +6,7 @@
     samples.jsonl               out  what a policy writes to held-out prompts at each evaluation, with its rewards
     progress.json               out  {"step", "of", "phase"}, replaced atomically
     checkpoints/step-<n>/       out  state to resume from; without its manifest.json, written last, it is ignored
-    output/                     out  the final adapter
+    output/                     out  the final adapter, or the whole model when all its weights have learnt
     completions.jsonl           out  one completion per line (sampling only), flushed after each batch
     result.json                 out  written last: ok, metrics, seconds, versions; or ok false, error, kind
     result-<rank>.json          out  of another process than the first (processes.py), when it fails

@@ -8,6 +8,7 @@ from peft import PeftModel, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.recipes.loading import check_adapter, compute_dtype, load_reward_base
+from training.recipes.model_folders import refuse_disagreement, tensors_of
 from training.recipes.rendering import Message, conversation_ids
 from training.recipes.run_dir import RecipeError
 
@@ -20,15 +21,30 @@ PROBES: list[list[Message]] = [
 
 
 def load_reward_model(
-    base: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa"
-) -> PeftModel:
-    """A reward model as the recipe saved it, ready to score. Another `attention` rounds scores otherwise (bfloat16)."""
-    check_adapter(adapter, TaskType.SEQ_CLS, base)
+    base: Path, trained: Path, tokenizer: PreTrainedTokenizerBase, attention: str = "sdpa"
+) -> PreTrainedModel | PeftModel:
+    """A reward model as the recipe saved it, an adapter on the base or a whole model, ready to score.
+
+    Another `attention` rounds scores otherwise (bfloat16). Raises RecipeError when it is none, or reads other tokens.
+    """
+    if not (trained / "adapter_config.json").is_file():
+        return _load_whole(base, trained, tokenizer, attention)
+    check_adapter(trained, TaskType.SEQ_CLS, base)
     try:
-        model = PeftModel.from_pretrained(load_reward_base(base, tokenizer, attention), adapter)
+        model = PeftModel.from_pretrained(load_reward_base(base, tokenizer, attention), trained)
     except RuntimeError as error:
-        raise RecipeError(f"The adapter {adapter} does not fit the base model {base}: {error}") from error
+        raise RecipeError(f"The adapter {trained} does not fit the base model {base}: {error}") from error
     return model.eval()
+
+
+def _load_whole(
+    base: Path, trained: Path, tokenizer: PreTrainedTokenizerBase, attention: str
+) -> PreTrainedModel:
+    """A whole reward model, held in float32 as it was trained."""
+    if "score.weight" not in tensors_of(trained):
+        raise RecipeError(f"{trained} is no reward model: it has no score head. Choose one that has.")
+    refuse_disagreement(base, {"reward model": trained})
+    return load_reward_base(trained, tokenizer, attention, torch.float32).eval()
 
 
 def score_conversations(

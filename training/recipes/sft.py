@@ -2,10 +2,10 @@
 
     python -m training.recipes.sft RUN_DIR
 
-TRL's SFTTrainer on a LoRA adapter. The loss is on completions only: every token that the chat template puts after
-the prompt, end of turn included, and none before. Departures from the paper: LoRA instead of all weights and a higher
-learning rate to go with it; one pass or two instead of sixteen, and no dropout; the tokens of a step weigh alike, so
-a long answer counts for more than a short one, as in TRL.
+TRL's SFTTrainer on a LoRA adapter, or on all weights (`weights`). The loss is on completions only: every token that
+the chat template puts after the prompt, end of turn included, and none before. Departures from the paper: LoRA by
+default and a higher learning rate to go with it; one pass or two instead of sixteen, and no dropout; the tokens of a
+step weigh alike, so a long answer counts for more than a short one, as in TRL.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, options.steps, "loading")
 
     tokenizer = loading.load_tokenizer(base)
-    if parent is not None:  # before its data are rendered: another template would be blamed on them
-        loading.check_adapter(Path(parent), TaskType.CAUSAL_LM, base)
+    # Before its data are rendered: another template would be blamed on them.
+    loading.check_parent(parent, TaskType.CAUSAL_LM, base, options)
     train, train_rows, cut = read(
         run.path / run.config["data"]["train"], tokenizer, options.max_length, FEWEST
     )
@@ -48,7 +48,7 @@ def main(run: RunDir) -> dict[str, Any]:
     order = answer_order(train, options.steps * options.batch_size, run.config["seed"])
 
     set_seed(run.config["seed"])
-    model = loading.load_policy(base, tokenizer)
+    model = loading.load_policy(base, tokenizer, dtype=loading.training_dtype(options))
     refuse_endless(train_rows, end_tokens(model, tokenizer), tokenizer)
     model, lora = loading.with_parent(model, parent, options)
 
@@ -61,7 +61,7 @@ def main(run: RunDir) -> dict[str, Any]:
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
     longest = min(max(len(row.ids) for row in train_rows + test_rows), options.max_length)
-    base_model = trainer.model.get_base_model()
+    base_model = loading.without_adapter(trainer.model)
     base_model.set_attn_implementation(loading.attention_for(longest))
     completion_log_probs(base_model)
 
@@ -75,7 +75,7 @@ def main(run: RunDir) -> dict[str, Any]:
 
     run.report_progress(options.steps, options.steps, "saving")
     facts = {"method": "sft", "seed": run.config["seed"], "options": run.config["options"]}
-    training_loop.save_adapter(trainer.model, run, facts)
+    training_loop.save_trained(trainer, run, facts)
     return metrics
 
 

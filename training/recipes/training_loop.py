@@ -1,4 +1,4 @@
-"""What the LoRA recipes share around a TRL trainer: checkpoints, metrics, interruption, evaluation, saving.
+"""What the recipes share around a TRL trainer: checkpoints, metrics, interruption, evaluation, saving.
 
 The trainer trains; this module writes down what it does in the terms of `run_dir.py`.
 """
@@ -15,11 +15,13 @@ import torch
 from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from torch import Tensor
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
 from training.recipes import processes
 from training.recipes.fingerprints import fingerprints
-from training.recipes.loading import compute_dtype, has_gpu
+from training.recipes.loading import compute_dtype, dtype_of, has_gpu
+from training.recipes.model_folders import read_json
 from training.recipes.options import TrainingOptions, parts_of
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
 
@@ -206,12 +208,14 @@ def time_saving(trainer: Trainer, run: RunDir) -> None:
 def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Evaluate) -> dict[str, Any]:
     """Train from the last good checkpoint or from the start, evaluate, and return the metrics of result.json.
 
-    Raises Interrupted after SIGTERM (a checkpoint is saved), RecipeError when the adapter did not learn.
+    Raises Interrupted after SIGTERM (a checkpoint is saved), RecipeError when nothing was learnt.
     """
     if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
         raise RecipeError(
             "Nothing is trainable: the adapter has no layer in this model. Choose another base model."
         )
+    # Of a whole model; asked first, for it may refuse.
+    saved_as = dtype_of(Path(run.config["base"])) if options.weights == "full" else None
     untrained = adapter_digest(trainer.model)
     if run.is_first:
         shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
@@ -233,7 +237,9 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
     if steps < options.steps:
         run.stop_if_interrupted()
     if adapter_digest(trainer.model) == untrained:
-        raise RecipeError("The adapter is unchanged after training. Raise learning_rate or steps.")
+        raise RecipeError("The weights are unchanged after training. Raise learning_rate or steps.")
+    if saved_as is not None:
+        round_weights(trainer.model, saved_as)  # so that what is measured is what is saved
     final = evaluate_held_out(run, options.steps, options.steps, evaluate)
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry]
@@ -247,18 +253,51 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
     }
 
 
-def adapter_digest(model: PeftModel) -> str:
-    """sha256 over the weights of the active adapter."""
+def learnt_weights(model: PeftModel | PreTrainedModel) -> dict[str, Tensor]:
+    """What training changes, by name: the active adapter, or all weights of a model that wears none."""
+    if isinstance(model, PeftModel):
+        return get_peft_model_state_dict(model, adapter_name=model.active_adapter)
+    return model.state_dict()
+
+
+def adapter_digest(model: PeftModel | PreTrainedModel) -> str:
+    """sha256 over the weights of the active adapter, or over all weights of a model that wears none."""
     digest = hashlib.sha256()
-    for name, weights in sorted(get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()):
+    for name, weights in sorted(learnt_weights(model).items()):
         digest.update(name.encode() + whole(weights).float().numpy().tobytes())
     return digest.hexdigest()
 
 
-def whole(weights: torch.Tensor) -> torch.Tensor:
+def whole(weights: Tensor) -> Tensor:
     """Weights on the CPU, all of them, where FSDP2 has given each process a piece: then every process must ask."""
     pieces = weights.detach()
     return (pieces.full_tensor() if hasattr(pieces, "full_tensor") else pieces).cpu().contiguous()
+
+
+@torch.no_grad()
+def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Round all weights to what `dtype` can hold; they stay in their own."""
+    for weights in model.parameters():
+        weights.copy_(weights.to(dtype))
+
+
+def save_trained(trainer: Trainer, run: RunDir, facts: dict[str, Any]) -> Path:
+    """Write output/: an adapter as `save_adapter` does, or a whole model, when all its weights have learnt.
+
+    A whole model is written as `merge` writes one, with its tokenizer and in the number format of the base's own
+    weights, and recipe.json beside.
+    """
+    model, base = trainer.model, Path(run.config["base"])
+    if isinstance(model, PeftModel):
+        return save_adapter(model, run, facts)
+
+    def write(folder: Path, weights: dict[str, Tensor]) -> None:
+        # The trainer has switched off the cache that sampling is quick by.
+        model.config.use_cache = read_json(base / "config.json").get("use_cache", True)
+        model.save_pretrained(folder, state_dict=weights)
+        trainer.processing_class.save_pretrained(folder)
+
+    return _save(model.to(dtype_of(base)), run, facts, write)
 
 
 def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
@@ -269,24 +308,38 @@ def save_adapter(model: PeftModel, run: RunDir, facts: dict[str, Any]) -> Path:
     Nothing in it depends on the machine: paths are scrubbed and sets are sorted, so that a reproduced run
     gives files of equal digest.
     """
+
+    def write(folder: Path, weights: dict[str, Tensor]) -> None:
+        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_json(folder / "adapter_config.json", portable_config(model))
+
+    return _save(model, run, facts, write)
+
+
+def _save(
+    model: PeftModel | PreTrainedModel,
+    run: RunDir,
+    facts: dict[str, Any],
+    write: Callable[[Path, dict[str, Tensor]], None],
+) -> Path:
+    """Have what was learnt written into output/ by the first process, with recipe.json. Appears at once.
+
+    Raises RecipeError when something of it is not finite.
+    """
     unfinished, output = run.path / UNFINISHED / "output", run.path / "output"
     with run.clock.phase("saving"):
-        weights = {
-            name: whole(tensor)
-            for name, tensor in get_peft_model_state_dict(model, adapter_name=model.active_adapter).items()
-        }
+        weights = {name: whole(tensor) for name, tensor in learnt_weights(model).items()}
         broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
         if broken:
             raise RecipeError(
-                f"{len(broken)} weights of the adapter are not finite, so it is not published; one is {broken[0]}. "
-                "Launch the run again with a lower learning_rate."
+                f"{len(broken)} tensors of what was trained are not finite, so it is not published; one is "
+                f"{broken[0]}. Launch the run again with a lower learning_rate."
             )
         if run.is_first:
             shutil.rmtree(unfinished.parent, ignore_errors=True)
             shutil.rmtree(output, ignore_errors=True)
             unfinished.mkdir(parents=True)
-            save_file(weights, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
-            write_json(unfinished / "adapter_config.json", portable_config(model))
+            write(unfinished, weights)
             write_json(unfinished / "recipe.json", {**facts, **fingerprints(Path(run.config["base"]))})
             os.rename(unfinished, output)
             unfinished.parent.rmdir()

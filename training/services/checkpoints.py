@@ -11,7 +11,7 @@ from annotation.services.contestants import register_contestant
 from rankloop.audit.services import record
 from rankloop.errors import Refused
 from training import store
-from training.models import Checkpoint, CheckpointContestant, TrainingRun
+from training.models import Checkpoint, CheckpointContestant, RunInput, TrainingRun
 from training.recipes.model_folders import check_adapter, check_model
 from training.recipes.run_dir import RecipeError
 
@@ -32,8 +32,11 @@ def check_model_folder(folder: Path) -> None:
         raise Refused(str(error)) from None
 
 
-def check_trained(folder: Path, *, base: Path) -> None:
-    """Raise Refused unless the folder holds what a run on this base publishes: an adapter that fits it."""
+def check_trained(folder: Path, *, base: Path, all_weights: bool = False) -> None:
+    """Raise Refused unless the folder holds what a run on this base publishes: an adapter that fits it, or a model."""
+    if all_weights:
+        check_model_folder(folder)
+        return
     try:
         check_adapter(folder, base)
     except RecipeError as error:
@@ -110,7 +113,14 @@ def register_result(
     """
     name = f"round-{run.round.number}-{run.step}" if run.round else f"{run.step}-{str(run.pk)[:8]}"
     checkpoint = Checkpoint.objects.create(
-        project=run.project, name=name, kind=kind, digest=digest, base=base, run=run, metrics=metrics
+        project=run.project,
+        name=name,
+        kind=kind,
+        digest=digest,
+        base=base,
+        all_weights=run.trains_all_weights,
+        run=run,
+        metrics=metrics,
     )
     record("checkpoint registered", actor=None, project=run.project.slug, subject=name, digest=digest)
     if run.round is None and kind == Checkpoint.Kind.POLICY:
@@ -120,9 +130,9 @@ def register_result(
 
 def _enter(policy: Checkpoint) -> None:
     """Make a contestant of a policy like the plainest one of what it went on from."""
-    origins = Checkpoint.objects.filter(used_by__run=policy.run, used_by__role__in=["parent", "base"])
-    parent = origins.order_by("kind").last()  # "policy" after "base"
-    plain = parent.contestants.order_by("system_prompt", "pk").first() if parent else None
+    origins = RunInput.objects.filter(run=policy.run, role__in=[RunInput.Role.PARENT, RunInput.Role.BASE])
+    origin = origins.order_by("role").last()  # the parent, else the base
+    plain = origin.checkpoint.contestants.order_by("system_prompt", "pk").first() if origin else None
     if plain is None:
         register_policy(checkpoint=policy)
     else:

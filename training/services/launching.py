@@ -22,7 +22,7 @@ from rankloop.errors import Conflict, Refused
 from training.models import Checkpoint, PreferenceDataset, RunInput, TrainingRun, WorkStatus
 from training.plans import needs_reward_model
 from training.recipes.findings import CUT_WITHOUT_ASKING
-from training.recipes.fitting import refuse_unfit
+from training.recipes.fitting import refuse_full_from_adapter, refuse_unfit
 from training.recipes.options import METHODS, parse_options
 from training.recipes.run_dir import RecipeError
 from training.services.runs import base_of, open_run, refuse_too_little, write_inputs
@@ -210,6 +210,8 @@ def _checked(
     try:
         chosen = parse_options(method, options)
         refuse_unfit(chosen)
+        if not parent.is_whole:
+            refuse_full_from_adapter(chosen)
     except RecipeError as error:
         raise Refused(str(error)) from None
     for what in (dataset, parent, reward_model):
@@ -234,7 +236,9 @@ def _check_checkpoints(
     method: str, options: dict[str, Any], parent: Checkpoint, reward_model: Checkpoint | None
 ) -> None:
     title, makes = METHODS[method].title, METHODS[method].makes
-    if parent.kind not in (Checkpoint.Kind.BASE, makes):
+    # A reward model starts on any whole weights that write, for a policy that goes on from them to learn from it.
+    starts = parent.is_whole and parent.kind != Checkpoint.Kind.REWARD
+    if not starts and parent.kind != makes:
         raise Refused(
             f"{title} can't go on from {parent}, which is a {parent.get_kind_display().lower()} checkpoint. "
             f"Choose a base or a {makes} checkpoint."
@@ -250,6 +254,11 @@ def _check_checkpoints(
     if reward_model.kind != Checkpoint.Kind.REWARD:
         raise Refused(
             f"{reward_model} is no reward model. Choose one that was trained by the method “reward”."
+        )
+    if reward_model.all_weights:
+        raise Refused(
+            f"The reward model {reward_model} is a whole model, and {title} holds one base in memory that policy and "
+            "reward model share as adapters. Choose one that was trained with weights set to lora."
         )
     if base_of(reward_model).digest != base_of(parent).digest:
         raise Refused(

@@ -29,6 +29,7 @@ from training.models import (
     WorkStatus,
 )
 from training.plans import checked_plan
+from training.recipes.options import METHODS
 from training.services.checkpoints import checkpoint_of, register_policy
 from training.services.evaluations import measure_round
 from training.services.runs import queue_generation, queue_training
@@ -71,6 +72,7 @@ def open_round(
         settings.setdefault("held_out_prompts", 0)
     else:
         _check_contestants(project, contestants)
+        _check_full_weights(contestants, plan)
     if plan and settings.get("train_prompts") == 0:
         raise Refused("Training needs train prompts. Ask for some, or train nothing in this round.")
     settings.setdefault("overlap", project.overlap)
@@ -103,6 +105,18 @@ def _check_contestants(project: Project, contestants: Sequence[Contestant]) -> N
         if contestant.project_id != project.pk:
             raise Refused(f"{contestant} belongs to another project.")
         checkpoint_of(contestant)
+
+
+def _check_full_weights(contestants: Sequence[Contestant], plan: Sequence[dict[str, Any]]) -> None:
+    """Raise Refused when a step is to train all weights and goes on from an adapter: now, not once all is ranked."""
+    parent = checkpoint_of(max(contestants, key=lambda contestant: contestant.pk))  # as parent_of has it
+    for step in plan:
+        full = METHODS[step["method"]].makes == "policy" and step["options"].get("weights") == "full"
+        if full and not parent.is_whole:
+            raise Refused(
+                f"Step {step['step']} is to train all weights, and would go on from {parent}, which is a LoRA adapter. "
+                "Set its weights to lora, or choose contestants on whole weights only."
+            )
 
 
 def _check_demonstrations(

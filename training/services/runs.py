@@ -34,8 +34,8 @@ def code_version() -> str:
 
 
 def base_of(checkpoint: Checkpoint) -> Checkpoint:
-    """The base a checkpoint stands on, itself when it is one."""
-    return checkpoint.base or checkpoint
+    """The whole weights that a checkpoint's adapter stands on; itself when it is whole."""
+    return checkpoint if checkpoint.is_whole else checkpoint.base
 
 
 @transaction.atomic
@@ -141,8 +141,10 @@ def _reward_model(step: dict[str, Any], runs: dict[str, TrainingRun], base: Chec
 
 
 def newest_reward_model(base: Checkpoint) -> Checkpoint | None:
-    """The latest reward model of the project on this base."""
-    judges = Checkpoint.objects.filter(project=base.project_id, base=base, kind=Checkpoint.Kind.REWARD)
+    """The project's latest reward model that can be worn by this base: an adapter on it."""
+    judges = Checkpoint.objects.filter(
+        project=base.project_id, base=base, kind=Checkpoint.Kind.REWARD, all_weights=False
+    )
     return judges.order_by("-pk").first()
 
 
@@ -176,8 +178,8 @@ def open_run(
     round: Round | None = None,
     **fields: Any,
 ) -> TrainingRun:
-    """A queued run and its inputs, or a draft by its `status`. `options` are complete; `parent` is a policy to go on
-    from, or the base itself.
+    """A queued run and its inputs, or a draft by its `status`. `options` are complete; `parent` is an adapter to go
+    on from, or the whole weights to start from.
 
     `fields` are others of TrainingRun. Call it in a transaction.
     """
@@ -203,7 +205,7 @@ def write_inputs(
 ) -> None:
     """What a run reads, in its roles. Call it in a transaction."""
     inputs = {RunInput.Role.BASE: base_of(parent)}
-    if parent.kind != Checkpoint.Kind.BASE:
+    if not parent.is_whole:
         inputs[RunInput.Role.PARENT] = parent
     if reward_model is not None:
         inputs[RunInput.Role.REWARD_MODEL] = reward_model
