@@ -23,8 +23,8 @@ from training.recipes.options import TrainingOptions
 from training.recipes.run_dir import RecipeError
 
 FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-# Tried in this order when a model has no pad token of its own, or one that equals its end-of-sequence token.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # as which whole models are stored
+# Tried in this order when a model has no pad token of its own, or one that equals its end-of-sequence token.
 PAD_CANDIDATES = ("<|endoftext|>", "<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>")
 
 
