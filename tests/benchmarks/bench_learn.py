@@ -42,18 +42,19 @@ class Sizes:
     train_prompts: int = 140
     held_out_prompts: int = 70
     max_new_tokens: int = 48
-    samples: int = 4  # of each contestant to a held-out prompt
+    samples: int = 2  # of each contestant to a held-out prompt
     reward_steps: int = 60
     dpo_steps: int = 32
-    online_steps: int = 24
+    online_steps: int = 16
     online_batch: int = 16
+    online_held_out: int = 48
     hh_pairs: int = 800
-    hh_steps: int = 60
+    hh_steps: int = 50  # one pass
     hh_seeds: int = 3
     curve_seeds: int = 3
-    curve_steps: int = 28
-    curve_every: int = 4
-    curve_rate: float = 3e-4
+    curve_steps: int = 18
+    curve_every: int = 3
+    curve_rate: float = 5e-4
 
 
 QUICK = Sizes(
@@ -113,7 +114,9 @@ class Learning:
         folder = self.work / "runs" / name
         folder.mkdir(parents=True, exist_ok=True)
         for split in ("train", "held_out"):
-            (folder / f"{split}.jsonl").write_text((data / f"{form}-{split}.jsonl").read_text())
+            lines = (data / f"{form}-{split}.jsonl").read_text().rstrip("\n").split("\n")
+            most = self.sizes.online_held_out if form == "prompts" and split == "held_out" else None
+            (folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines[:most]))
         options = {"save_steps": max(1, options["steps"] // 4), **options}
         rehearsed.run_recipe(
             folder,
