@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.recipes.runs import result_of, run_here, start
+from training.recipes.options import DecodingOptions
 from training.recipes.run_dir import RecipeError
-from training.recipes.sampling import plan_batches
+from training.recipes.sampling import drawing, plan_batches
 
 PROMPTS = [{"id": f"p{i}", "messages": [{"role": "user", "content": "word " * i}]} for i in range(5)]
 
@@ -17,7 +19,6 @@ PROMPTS = [{"id": f"p{i}", "messages": [{"role": "user", "content": "word " * i}
 @pytest.fixture(scope="module")
 def adapters(tiny_model, tmp_path_factory) -> list[Path]:
     """Two LoRA adapters of the tiny model with weights that make themselves heard."""
-    import torch
     from peft import TaskType, get_peft_model
 
     from training.recipes import loading
@@ -108,6 +109,30 @@ def test_each_contestant_answers_each_prompt_as_often_as_asked(tiny_model, tmp_p
     assert greedy[0::2] == greedy[1::2]
     sampled = texts_of(folder, "a")
     assert sampled[0::2] != sampled[1::2]
+
+
+@pytest.mark.parametrize(
+    ("decoding", "wanted"),
+    [
+        ({}, [0.1, 0.0, 0.5, 0.15, 0.25]),
+        ({"temperature": 0.5}, [0.01 / 0.345, 0.0, 0.25 / 0.345, 0.0225 / 0.345, 0.0625 / 0.345]),
+        ({"top_k": 2}, [0.0, 0.0, 2 / 3, 0.0, 1 / 3]),
+        ({"top_p": 0.8}, [0.0, 0.0, 0.5 / 0.9, 0.15 / 0.9, 0.25 / 0.9]),
+    ],
+)
+def test_tokens_are_drawn_by_their_probability(decoding, wanted):
+    torch.manual_seed(0)
+    rows = 40_000
+    logits = torch.tensor([0.1, 0.0, 0.5, 0.15, 0.25]).log().expand(rows, -1)  # of probability 0: never
+    left = drawing(DecodingOptions(**{"temperature": 1.0, **decoding}))(torch.zeros(rows, 1), logits)
+    assert (left.isfinite().sum(dim=1) == 1).all()
+    shares = torch.bincount(left.argmax(dim=1), minlength=5) / rows
+    error = (torch.tensor(wanted) * (1 - torch.tensor(wanted)) / rows).sqrt()
+    assert ((shares - torch.tensor(wanted)).abs() <= 4 * error).all(), shares
+
+
+def test_at_temperature_0_nothing_is_drawn():
+    assert not drawing(DecodingOptions(temperature=0.0))
 
 
 def test_the_same_seed_gives_the_same_texts_and_another_seed_others(tiny_model, tmp_path):

@@ -71,6 +71,7 @@ def main(run: RunDir) -> dict[str, Any]:
         peft_config=lora,
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
+    loading.spare_casts(trainer.model)
     longest = max(len(row.ids) for sides in train_rows + test_rows for row in sides)
     attention = loading.attention_for(min(longest, options.max_length))
     for each in filter(None, (loading.without_adapter(trainer.model), frozen)):

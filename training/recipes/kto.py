@@ -75,6 +75,7 @@ def main(run: RunDir) -> dict[str, Any]:
         peft_config=lora,
     )
     longest = max(row.prompt for row in train_rows) + max(len(row.ids) - row.prompt for row in train_rows)
+    loading.spare_casts(trainer.model)
     base_model = trainer.model.get_base_model()
     base_model.set_attn_implementation(loading.attention_for(min(longest, options.max_length)))
     completion_log_probs(base_model)

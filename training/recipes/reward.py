@@ -82,6 +82,7 @@ def main(run: RunDir) -> dict[str, Any]:
         processing_class=tokenizer,
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
+    loading.spare_casts(trainer.model)
 
     def evaluate() -> dict[str, Any]:
         scores = np.array(score_pairs(trainer.model, tokenizer, test_rows))  # (pairs, 2)

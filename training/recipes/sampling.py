@@ -19,7 +19,16 @@ from typing import Any
 
 import torch
 from peft import PeftModel, TaskType
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from training.recipes import loading
 from training.recipes.options import DecodingOptions, parse_options
@@ -254,14 +263,9 @@ def generate_ids(
     rows = model.generate(
         input_ids=padded["input_ids"],  # (batch, prompt)
         attention_mask=padded["attention_mask"],
+        logits_processor=drawing(decoding),
         generation_config=GenerationConfig(
-            do_sample=decoding.temperature > 0,
-            **(
-                {"temperature": decoding.temperature, "top_p": decoding.top_p}
-                if decoding.temperature > 0
-                else {}
-            ),
-            **({"top_k": decoding.top_k} if decoding.temperature > 0 else {}),
+            do_sample=False,  # the processors have drawn already
             max_new_tokens=decoding.max_new_tokens,
             eos_token_id=sorted(ends),
             pad_token_id=tokenizer.pad_token_id,
@@ -272,6 +276,35 @@ def generate_ids(
         end = next((i for i, token in enumerate(row) if token in ends), None)
         found.append(row if end is None else row[: end + 1])
     return found
+
+
+def drawing(decoding: DecodingOptions) -> LogitsProcessorList:
+    """What makes of logits the choice of a token: none at temperature 0, where the likeliest is taken."""
+    if not decoding.temperature:
+        return LogitsProcessorList()
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(decoding.temperature)]
+    if decoding.top_k:
+        warpers.append(TopKLogitsWarper(decoding.top_k))
+    if decoding.top_p < 1:
+        warpers.append(TopPLogitsWarper(decoding.top_p))
+    return LogitsProcessorList([*warpers, Draw()])
+
+
+class Draw(LogitsProcessor):
+    """Draws one token a row by its probability and leaves only that one.
+
+    It takes one random number a row. `torch.multinomial` takes one for each token of the vocabulary, which was a
+    quarter of the time that sampling takes on a CPU.
+    """
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        upto = scores.softmax(dim=-1, dtype=torch.float32).cumsum(
+            dim=-1, dtype=torch.float64
+        )  # (batch, vocabulary)
+        drawn = torch.rand((len(scores), 1), dtype=torch.float64, device=scores.device) * upto[:, -1:]
+        # The first token that reaches beyond what was drawn: never one of probability 0.
+        token = torch.searchsorted(upto, drawn, right=True).clamp(max=scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

@@ -60,6 +60,7 @@ def main(run: RunDir) -> dict[str, Any]:
         peft_config=lora,
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
+    loading.spare_casts(trainer.model)
     longest = min(max(len(row.ids) for row in train_rows + test_rows), options.max_length)
     base_model = loading.without_adapter(trainer.model)
     base_model.set_attn_implementation(loading.attention_for(longest))

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +24,7 @@ from training.recipes.loading import (
     compute_dtype,
     load_policy,
     lora_config,
+    spare_casts,
 )
 from training.recipes.run_dir import RecipeError
 
@@ -105,12 +105,7 @@ class SharedBase:
             check_adapter(parent, TaskType.CAUSAL_LM, base)
             self.model = PeftModel.from_pretrained(bare, parent, adapter_name=POLICY, is_trainable=True)
             self.model.load_adapter(parent, adapter_name=REFERENCE, is_trainable=False)
-        if (
-            compute_dtype() == torch.bfloat16
-        ):  # else each layer makes a float32 copy, of which autocast makes a bfloat16 one
-            for layer in self.model.modules():
-                if isinstance(layer, BaseTunerLayer):
-                    layer.cast_input_dtype_enabled = False
+        spare_casts(self.model)
         self.has_parent = parent is not None
         self.tokenizer = tokenizer
         self.value_head: Float32Head | None = None
