@@ -20,8 +20,8 @@ from django.utils import timezone
 from rankloop.errors import Refused
 from training import store
 from training.models import RunInput, TrainingRun, WorkStatus
-from training.recipes.options import FEWEST
 from training.recipes.run_dir import RecipeError
+from training.recipes.training_options import FEWEST
 from training.services.launching import fingerprint, write_findings
 from training.supervisor import Recipe, read_log
 from training.worker import POLL_SECONDS, training_config

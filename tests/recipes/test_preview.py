@@ -19,10 +19,11 @@ from training.recipes.estimates import (
 from training.recipes.findings import first_turn
 from training.recipes.fingerprints import fingerprints
 from training.recipes.fitting import refuse_unfit
-from training.recipes.options import METHODS, parse_options, parts_of
+from training.recipes.options import METHODS, parse_options
 from training.recipes.presets import PRESETS
 from training.recipes.preview import main
 from training.recipes.run_dir import RecipeError, open_run
+from training.recipes.training_options import parts_of
 
 PAIRS = some_pairs(rankings=8, seed=1)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from training.recipes.answers import Answer
-from training.recipes.options import FEWEST
 from training.recipes.pairs import Pair
 from training.recipes.run_dir import RecipeError
+from training.recipes.training_options import FEWEST
 
 Item = TypeVar("Item", Pair, Answer)
 

@@ -24,7 +24,8 @@ from training.recipes import held_out, loading, training_loop
 from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import completion_log_probs
 from training.recipes.log_probs import log_probs
-from training.recipes.options import DpoOptions, parse_options
+from training.recipes.options import parse_options
+from training.recipes.options_from_data import DpoOptions
 from training.recipes.pairs import Pair, read_pairs, training_order
 from training.recipes.rendering import completion_rows
 from training.recipes.run_dir import RunDir, run

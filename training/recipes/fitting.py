@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from training.recipes.options import RolloutOptions, TrainingOptions
+from training.recipes.options_from_samples import RolloutOptions
 from training.recipes.rewards import check_of
 from training.recipes.run_dir import RecipeError
+from training.recipes.training_options import TrainingOptions
 
 
 def refuse_unfit(options: Any) -> None:

@@ -19,7 +19,7 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from training.recipes import loading, rollouts, training_loop
 from training.recipes.forward_once import completion_log_probs
-from training.recipes.options import GrpoOptions, RlooOptions
+from training.recipes.options_from_samples import GrpoOptions, RlooOptions
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import Message, neutralise_messages
 from training.recipes.rollouts import HeldOut, Reward

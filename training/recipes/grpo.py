@@ -22,7 +22,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from training.recipes import groups, loading, rollouts, training_loop
 from training.recipes.fitting import refuse_unfit
-from training.recipes.options import GrpoOptions, parse_options
+from training.recipes.options import parse_options
+from training.recipes.options_from_samples import GrpoOptions
 from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.run_dir import RunDir, run
 

@@ -20,8 +20,8 @@ from transformers.utils import logging
 
 from training.recipes import model_folders
 from training.recipes.fitting import refuse_full_from_adapter
-from training.recipes.options import TrainingOptions
 from training.recipes.run_dir import RecipeError
+from training.recipes.training_options import TrainingOptions
 
 FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # as which whole models are stored

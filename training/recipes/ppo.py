@@ -27,7 +27,8 @@ from torch import Tensor
 from transformers import set_seed
 
 from training.recipes import loading, ppo_math, processes, rollouts, training_loop
-from training.recipes.options import PpoOptions, parse_options
+from training.recipes.options import parse_options
+from training.recipes.options_from_samples import PpoOptions
 from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.rollouts import Rollouts
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, run, write_json

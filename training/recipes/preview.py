@@ -33,7 +33,7 @@ from training.recipes.findings import (
     tell_problems,
 )
 from training.recipes.fingerprints import disagreement, fingerprints
-from training.recipes.options import METHODS, parse_options, parts_of
+from training.recipes.options import METHODS, parse_options
 from training.recipes.pairs import Pair, are_messages, training_order
 from training.recipes.prompts import prompt_order
 from training.recipes.rendering import (
@@ -46,6 +46,7 @@ from training.recipes.rendering import (
 from training.recipes.rollouts import BEST_OF
 from training.recipes.run_dir import RecipeError, RunDir, run
 from training.recipes.token_runs import token_runs
+from training.recipes.training_options import parts_of
 
 SIDES = {
     "pairs": ("chosen", "rejected"),

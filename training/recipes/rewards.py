@@ -11,7 +11,7 @@ from jsonschema.exceptions import SchemaError
 from jsonschema_specifications import REGISTRY
 from referencing.exceptions import Unresolvable
 
-from training.recipes.options import RolloutOptions
+from training.recipes.options_from_samples import RolloutOptions
 from training.recipes.run_dir import RecipeError
 
 Check = Callable[[str], float]

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from training.recipes import held_out as statistics
 from training.recipes import processes
-from training.recipes.options import DecodingOptions, RolloutOptions
+from training.recipes.options import DecodingOptions
+from training.recipes.options_from_samples import RolloutOptions
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import conversation_ids, prompt_ids
 from training.recipes.rewards import check_of

@@ -22,8 +22,8 @@ from training.recipes import processes
 from training.recipes.fingerprints import fingerprints
 from training.recipes.loading import compute_dtype, dtype_of, has_gpu
 from training.recipes.model_folders import read_json
-from training.recipes.options import TrainingOptions, parts_of
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
+from training.recipes.training_options import TrainingOptions, parts_of
 
 # Names under which the trainers' numbers go to metrics.jsonl. Others they log are left out.
 METRIC_NAMES = {

@@ -14,7 +14,8 @@ from rankloop.errors import Refused
 from training.models import Checkpoint, GenerationJob, PreferenceDataset, RunInput, TrainingRun, WorkStatus
 from training.plans import checked_plan, needs_reward_model
 from training.preferences import SPLITS
-from training.recipes.options import FEWEST, METHODS
+from training.recipes.options import METHODS
+from training.recipes.training_options import FEWEST
 from training.services.checkpoints import checkpoint_of
 from training.services.work import request_cancel
 

@@ -1,0 +1,127 @@
+"""Options of the recipes that learn from rows: SFT, reward models, DPO and KTO. Pure."""
+
+from dataclasses import dataclass
+
+from training.recipes.option_fields import option
+from training.recipes.run_dir import RecipeError
+from training.recipes.training_options import TrainingOptions, beta_option, rate_option, steps_option
+
+
+def _weights() -> str:
+    return option(
+        "lora",
+        "What learns: a LoRA adapter on the frozen base (lora), or all weights of the base (full). All weights want "
+        "about a tenth of the learning rate and 16 to 22 bytes of memory each, and ignore lora_rank and lora_alpha.",
+        choices=("lora", "full"),
+        source="Schulman et al. 2025, LoRA Without Regret: no worse on data of this size",
+    )
+
+
+@dataclass(frozen=True)
+class SftOptions(TrainingOptions):
+    """Supervised fine-tuning: imitate written answers."""
+
+    weights: str = _weights()
+    batch_size: int = option(16, "Answers in a step.", low=1, high=4096, source="TRL's advice for LoRA")
+    micro_batch_size: int = option(
+        8,
+        "Rows of a step that are computed together. Lower it when memory runs out; the result stays the same.",
+        low=1,
+        high=4096,
+        source="1 GB with SmolLM2-135M",
+    )
+    learning_rate: float = rate_option(
+        2e-4, "Schulman et al. 2025, LoRA Without Regret: ten times that of all weights"
+    )
+
+
+@dataclass(frozen=True)
+class RewardOptions(TrainingOptions):
+    """Reward model: one score per conversation, from pairs."""
+
+    weights: str = _weights()
+    steps: int = steps_option(
+        60, "measured on SmolLM2-135M: held-out accuracy 0.76 after half a pass over 478 rankings"
+    )
+    learning_rate: float = rate_option(2e-4, "measured on SmolLM2-135M, with a fresh score head")
+    margin_per_strength: float = option(
+        0.0,
+        "How much further apart the scores must be for each step of strength above slight; 0 leaves strength out.",
+        low=0.0,
+        high=10.0,
+        source="Touvron et al. 2023 (Llama 2), section 3.2.2, where margins are 0 to 3",
+    )
+    center_weight: float = option(
+        0.0,
+        "Pulls the sum of a pair's scores towards 0, so that scores of different prompts can be compared.",
+        low=0.0,
+        high=1.0,
+        source="Eisenstein et al. 2023, section 2, with 0.01; off, as in Ouyang et al. 2022",
+    )
+
+
+@dataclass(frozen=True)
+class DpoOptions(TrainingOptions):
+    """Direct preference optimisation: a policy straight from pairs."""
+
+    weights: str = _weights()
+    beta: float = beta_option(0.1, "Rafailov et al. 2023, section 6; TRL")
+    loss: str = option(
+        "sigmoid",
+        "sigmoid is DPO; ipo stays bounded where annotators never disagree; robust allows for flipped judgments.",
+        choices=("sigmoid", "ipo", "robust"),
+        source="Rafailov et al. 2023; Azar et al. 2023 (IPO); Chowdhury et al. 2024 (robust)",
+    )
+    flipped_share: float = option(
+        0.0,
+        "For robust alone: the share of judgments taken to be the wrong way round.",
+        low=0.0,
+        high=0.49,
+        source="Chowdhury et al. 2024; 0 is plain DPO",
+    )
+    sft_weight: float = option(
+        0.0,
+        "Adds this much of the plain loss on chosen completions, which keeps them from becoming less likely.",
+        low=0.0,
+        high=10.0,
+        source="Pang et al. 2024 (iterative RPO), where it is 1",
+    )
+
+    def __post_init__(self) -> None:
+        if self.flipped_share and self.loss != "robust":
+            raise RecipeError(
+                f"flipped_share is {self.flipped_share:g}, which only the robust loss takes into account, and loss is "
+                f"{self.loss}. Set loss to robust, or flipped_share to 0."
+            )
+
+
+@dataclass(frozen=True)
+class KtoOptions(TrainingOptions):
+    """Kahneman-Tversky optimisation: a policy from single completions called good or bad."""
+
+    batch_size: int = option(
+        24, "Completions in a step.", low=2, high=4096, source="as many rows as DPO's default"
+    )
+    micro_batch_size: int = option(
+        12,
+        "Completions computed together, at least 2: put to each other's prompts they give the loss its zero point. "
+        "Fewer make that noisier, so the result is not quite the same.",
+        low=2,
+        high=4096,
+        source="Ethayarajh et al. 2024, section 4",
+    )
+    beta: float = beta_option(0.1, "Ethayarajh et al. 2024, section 4; TRL")
+    desirable_weight: float = option(
+        1.0, "Weight of good completions.", low=0.0, high=100.0, source="Ethayarajh et al. 2024, section 4"
+    )
+    undesirable_weight: float = option(
+        1.0, "Weight of bad completions.", low=0.0, high=100.0, source="Ethayarajh et al. 2024, section 4"
+    )
+
+    def __post_init__(self) -> None:
+        if self.batch_size // self.parts < 2:
+            raise RecipeError(
+                f"A batch_size of {self.batch_size} can't be computed in equal parts of 2 or more within a "
+                f"micro_batch_size of {self.micro_batch_size}, and KTO needs other completions beside each. Set "
+                "batch_size to a multiple of micro_batch_size."
+            )
