@@ -110,8 +110,8 @@ def test_only_recipes_import_torch_and_its_kin():
 
 def test_recipes_are_run_as_processes_and_only_their_torch_free_parts_imported():
     torch_free = (
-        "options", "training_options", "options_from_samples", "run_dir", "pairs", "findings", "fitting", "presets", "fingerprints", "model_folders",
-        "estimates",
+        "options", "training_options", "options_from_samples", "run_dir", "pairs", "findings", "fitting", "presets",
+        "fingerprints", "model_folders", "estimates",
     )  # fmt: skip
     allowed = {f"training.recipes.{name}" for name in torch_free}
     used = {
