@@ -47,6 +47,7 @@ class Sizes:
     dpo_steps: int = 32
     online_steps: int = 16
     online_batch: int = 16
+    online_rate: float = 5e-4
     online_held_out: int = 48
     hh_pairs: int = 800
     hh_steps: int = 50  # one pass
@@ -176,6 +177,7 @@ class Learning:
         judge = str(self.run("reward", "reward", data, "pairs", {"steps": sizes.reward_steps}) / "output")
         online = {
             "steps": sizes.online_steps,
+            "learning_rate": sizes.online_rate,
             "batch_size": sizes.online_batch,
             "max_new_tokens": sizes.max_new_tokens,
         }
