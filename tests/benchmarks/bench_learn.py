@@ -46,6 +46,7 @@ class Sizes:
     reward_steps: int = 60
     dpo_steps: int = 32
     online_steps: int = 16
+    rloo_steps: int = 48  # each costs about a third of one of PPO: one pass, and no value model
     online_batch: int = 16
     online_rate: float = 5e-4
     online_held_out: int = 48
@@ -66,6 +67,7 @@ QUICK = Sizes(
     reward_steps=3,
     dpo_steps=2,
     online_steps=2,
+    rloo_steps=2,
     online_batch=8,
     hh_pairs=24,
     hh_steps=2,
@@ -182,12 +184,13 @@ class Learning:
             "max_new_tokens": sizes.max_new_tokens,
         }
         checked = {**online, "reward": "length", "target_words": 20}
+        more = {"steps": sizes.rloo_steps}
         runs = {
             "dpo": self.run("dpo", "dpo", data, "pairs", {"steps": sizes.dpo_steps}),
             "ppo": self.run("ppo", "ppo", data, "prompts", online, reward_model=judge),
-            "rloo": self.run("rloo", "rloo", data, "prompts", online, reward_model=judge),
+            "rloo": self.run("rloo", "rloo", data, "prompts", online | more, reward_model=judge),
             "ppo_checked": self.run("ppo-checked", "ppo", data, "prompts", checked),
-            "rloo_checked": self.run("rloo-checked", "rloo", data, "prompts", checked),
+            "rloo_checked": self.run("rloo-checked", "rloo", data, "prompts", checked | more),
         }
         found: dict[str, Any] = {}
         by_utility = ("dpo", "ppo", "rloo")
