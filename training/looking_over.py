@@ -61,6 +61,7 @@ def check_run(run_id: Any) -> None:
 def _look_over(run: TrainingRun, folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     config = training_config(run, folder)
     config |= {"method": "preview", "of": run.method, "fewest": FEWEST, "measured": measured_speed(run)}
+    config["accelerate"] = None  # however many processes train the run, one looks it over
     (folder / "config.json").write_text(json.dumps(config))
     recipe = Recipe("preview", folder)
     recipe.start()

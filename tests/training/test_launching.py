@@ -376,6 +376,7 @@ def test_the_time_is_taken_from_the_latest_run_of_the_same_method_and_base(cast,
 @pytest.mark.django_db(transaction=True)
 def test_a_real_look_over_of_ranked_completions(tiny_model, settings, tmp_path):
     settings.ARTIFACTS_URL, settings.RUNS_FOLDER = str(tmp_path / "artifacts"), tmp_path / "runs"
+    settings.ACCELERATE = "for training only"  # no such file: a look-over must not be launched by it
     cast = assemble()
     add_prompts(cast, 20)
     base = register_base(project=cast.project, folder=tiny_model, name="tiny")
