@@ -48,7 +48,6 @@ class Sizes:
     online_steps: int = 16
     rloo_steps: int = 48  # each costs about a third of one of PPO: one pass, and no value model
     online_batch: int = 16
-    online_rate: float = 5e-4
     online_held_out: int = 48
     hh_pairs: int = 800
     hh_steps: int = 50  # one pass
@@ -56,7 +55,6 @@ class Sizes:
     curve_seeds: int = 3
     curve_steps: int = 18
     curve_every: int = 3
-    curve_rate: float = 5e-4
 
 
 QUICK = Sizes(
@@ -179,7 +177,6 @@ class Learning:
         judge = str(self.run("reward", "reward", data, "pairs", {"steps": sizes.reward_steps}) / "output")
         online = {
             "steps": sizes.online_steps,
-            "learning_rate": sizes.online_rate,
             "batch_size": sizes.online_batch,
             "max_new_tokens": sizes.max_new_tokens,
         }
@@ -237,7 +234,6 @@ class Learning:
             "eval_steps": sizes.curve_every,
             "batch_size": sizes.online_batch,
             "max_new_tokens": sizes.max_new_tokens,
-            "learning_rate": sizes.curve_rate,
             "kl_coefficient": 0.0,
             "kl_target": 0.0,
             "kl_ceiling": 1000.0,

@@ -4,10 +4,10 @@
 
 Both train on the same rows in the same order with the same settings, each in a process of its own, in turns. What
 counts is the CPU time of the training loop, which the load of the machine moves less than the wall clock; the recipe's
-start-up, evaluation, hashing and saving are reported apart. First and last loss of both stand beside the ratio: they
-must agree, except for RLOO and GRPO, which sample (by_hand_online.py). No completion comes twice, so that a recipe can
-only save on how it computes; `dpo_on_rankings` has all six pairs of rankings of four, as the platform makes them, where
-each completion is computed once. PPO stands beside the trainer that TRL once had (ppo_beside_trl.py), since its script
+start-up, evaluation, hashing and saving are reported apart. Last losses of both stand beside the ratio, and once more
+of a pair of runs in float32 (in_float32.py), where they must agree to 1e-3; RLOO and GRPO have none, as they sample
+(by_hand_online.py). No completion comes twice, so that a recipe can only save on how it computes; `dpo_on_rankings` has
+all six pairs of rankings of four, as the platform makes them, where each completion is computed once. PPO stands beside the trainer that TRL once had (ppo_beside_trl.py), since its script
 samples other completions and has no equal losses.
 """
 
@@ -28,6 +28,7 @@ from tests.benchmarks import by_hand_online, ppo_beside_trl
 from tests.benchmarks.bench_generate import ROOT, default_model
 
 BATCH_SIZE = 12
+IN_FLOAT32 = "tests.benchmarks.in_float32"
 WORDS = ["time", "light", "water", "stone", "river", "bird", "house", "wind", "road", "tree", "cloud", "rain"]
 WANTED = {"dpo": 0.67, "dpo_on_rankings": 0.67}  # ratio, at most
 WANTED_OF_OTHERS = 1.03
@@ -95,18 +96,18 @@ def text(rng: random.Random, words: int) -> str:
     return " ".join(rng.choices(WORDS, k=words))
 
 
-def by_hand(folder: Path) -> dict[str, Any]:
+def by_hand(folder: Path, *before: str) -> dict[str, Any]:
     """{"seconds", "losses"} of the bare script, in a process of its own."""
-    command = [sys.executable, "-m", "tests.benchmarks.bench_train", "--by-hand", str(folder)]
+    command = [sys.executable, "-m", *before, "tests.benchmarks.bench_train", "--by-hand", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=quiet_environment())
     if done.returncode:
         sys.exit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def by_recipe(folder: Path, case: Case) -> dict[str, Any]:
+def by_recipe(folder: Path, case: Case, *before: str) -> dict[str, Any]:
     """{"seconds", "losses", "apart"} of the recipe; `apart` is what it spent outside the loop, by the wall clock."""
-    command = [sys.executable, "-m", f"training.recipes.{case.method}", str(folder)]
+    command = [sys.executable, "-m", *before, f"training.recipes.{case.method}", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=quiet_environment())
     if done.returncode:
         sys.exit(done.stderr)
@@ -148,6 +149,15 @@ def compare(name: str, model: Path, turns: int, **sizes: int) -> dict[str, Any]:
             flush=True,
         )
     ratios = [a["seconds"] / b["seconds"] for a, b in zip(ours, plain, strict=True)]
+    exact = {}
+    if case.completions:
+        with tempfile.TemporaryDirectory() as work:
+            recipe = make_run(Path(work) / "recipe", model, case, **sizes)
+            bare = make_run(Path(work) / "by_hand", model, case, **sizes)
+            exact = {
+                "float32_last_loss": by_recipe(recipe, case, IN_FLOAT32)["losses"][-1],
+                "baseline_float32_last_loss": by_hand(bare, IN_FLOAT32)["losses"][-1],
+            }
     return {
         "seconds": statistics.median(run["seconds"] for run in ours),
         "baseline_seconds": statistics.median(run["seconds"] for run in plain),
@@ -157,6 +167,7 @@ def compare(name: str, model: Path, turns: int, **sizes: int) -> dict[str, Any]:
         "last_loss": ours[-1]["losses"][-1],
         "baseline_first_loss": plain[-1]["losses"][0],
         "baseline_last_loss": plain[-1]["losses"][-1],
+        **exact,
         "apart_wall_seconds": {
             phase: statistics.median(run["apart"][phase] for run in ours) for phase in ours[0]["apart"]
         },
@@ -203,6 +214,11 @@ def main() -> None:
             f"{figures['first_loss']:.4f} to {figures['last_loss']:.4f}, plain {figures['baseline_first_loss']:.4f} to "
             f"{figures['baseline_last_loss']:.4f}; apart: {apart}"
         )
+        if "float32_last_loss" in figures:
+            last = figures["float32_last_loss"], figures["baseline_float32_last_loss"]
+            print(
+                f"{'':>{len(name)}}  in float32: last loss {last[0]:.5f}, plain {last[1]:.5f} (wanted: equal to 1e-3)"
+            )
     if ppo is not None:
         print(
             f"ppo: {ppo['updates_per_second_ratio']:.2f} times TRL's updates per second (wanted: at least "

@@ -22,7 +22,10 @@ class RolloutOptions(TrainingOptions):
         high=4096,
         source="2 GB with SmolLM2-135M",
     )
-    learning_rate: float = rate_option(1e-4, "measured on SmolLM2-135M")
+    learning_rate: float = rate_option(
+        5e-4,
+        "measured on SmolLM2-135M: PPO won 0.74 after 16 steps, where 1e-4 moved it 0.15 nats in nine",
+    )
     schedule: str = option(
         "constant_with_warmup",
         "How the learning rate falls after the warm-up.",
