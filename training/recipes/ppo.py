@@ -63,7 +63,7 @@ def main(run: RunDir) -> dict[str, Any]:
     reward = rollouts.open_reward(run.config, options, shared, base)
     held_out = rollouts.HeldOut(test, options, seed)
     learner = Learner(options, shared)
-    untrained = training_loop.adapter_digest(shared.model)
+    untrained = training_loop.digest_of_learnt(shared.model)
     latest = run.latest_checkpoint()
     if latest is not None:
         learner.resume(latest[1])
@@ -94,7 +94,7 @@ def main(run: RunDir) -> dict[str, Any]:
                     training_loop.evaluate_held_out(run, learner.step, options.steps, evaluate)
 
     shared.wear(POLICY)
-    if training_loop.adapter_digest(shared.model) == untrained:
+    if training_loop.digest_of_learnt(shared.model) == untrained:
         raise RecipeError("The adapter is unchanged after training. Raise learning_rate or steps.")
     final = training_loop.evaluate_held_out(run, learner.step, options.steps, evaluate)
     steps = [entry for entry in learner.history if "reward" in entry]
@@ -213,8 +213,7 @@ class Learner:
             if adapter == POLICY
             else {"value_loss": 0.0}
         )
-        parts = list(made.parts(mini_batch, options.micro_batch_size))
-        for part in parts[processes.RANK :: processes.COUNT]:
+        for part in processes.share_of(list(made.parts(mini_batch, options.micro_batch_size))):
             rows = made.rows.select(part)
             mask, width = rows.mask, rows.mask.shape[1]
             if adapter == POLICY:

@@ -63,9 +63,14 @@ def everyones(mine: Found) -> list[Found]:
     return found
 
 
+def share_of(parts: Sequence[Part]) -> Sequence[Part]:
+    """Those of the parts that are this process's own to do."""
+    return parts[RANK::COUNT]
+
+
 def divided(parts: Sequence[Part], work: Callable[[int, Part], Found]) -> list[Found]:
     """`work(number, part)` of every part, in their order. Each process does some of them and is told the others."""
-    shares = everyones([work(number, parts[number]) for number in range(RANK, len(parts), COUNT)])
+    shares = everyones([work(number, part) for number, part in share_of(list(enumerate(parts)))])
     return [shares[number % COUNT][number // COUNT] for number in range(len(parts))]
 
 

@@ -216,7 +216,7 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
         )
     # Of a whole model; asked first, for it may refuse.
     saved_as = dtype_of(Path(run.config["base"])) if options.weights == "full" else None
-    untrained = adapter_digest(trainer.model)
+    untrained = digest_of_learnt(trainer.model)
     if run.is_first:
         shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     trainer.remove_callback(PrinterCallback)
@@ -236,7 +236,7 @@ def train(trainer: Trainer, run: RunDir, options: TrainingOptions, evaluate: Eva
     steps = trainer.state.global_step // updates_per_step(options)
     if steps < options.steps:
         run.stop_if_interrupted()
-    if adapter_digest(trainer.model) == untrained:
+    if digest_of_learnt(trainer.model) == untrained:
         raise RecipeError("The weights are unchanged after training. Raise learning_rate or steps.")
     if saved_as is not None:
         round_weights(trainer.model, saved_as)  # so that what is measured is what is saved
@@ -260,8 +260,8 @@ def learnt_weights(model: PeftModel | PreTrainedModel) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def adapter_digest(model: PeftModel | PreTrainedModel) -> str:
-    """sha256 over the weights of the active adapter, or over all weights of a model that wears none."""
+def digest_of_learnt(model: PeftModel | PreTrainedModel) -> str:
+    """sha256 over `learnt_weights`, in float32."""
     digest = hashlib.sha256()
     for name, weights in sorted(learnt_weights(model).items()):
         digest.update(name.encode() + whole(weights).float().numpy().tobytes())
