@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 # Each goes up when its derivation changes, and is kept with every run that used it.
-PAIRS_VERSION = 2  # 1 had no strength
+PAIRS_VERSION = 3  # 1 had no strength, 2 no comparison
 SFT_VERSION = 1
 OUTCOMES_VERSION = 1
 PROMPTS_VERSION = 1
@@ -32,7 +32,7 @@ def pair_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> 
     """TRL's preference form, one object a pair, for the rows of one split, those of a ranking side by side.
 
     `texts` maps digests to texts. `weight` is that of the ranking: each counts alike, however many pairs it gives,
-    and recipes learn from the pairs of one ranking together (InstructGPT, Ouyang et al. 2022, section 3.5).
+    and recipes learn from the pairs of one comparison together (InstructGPT, Ouyang et al. 2022, section 3.5).
     """
     for row in rows:
         if row["split"] != split:
@@ -43,6 +43,7 @@ def pair_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> 
                 "chosen": [{"role": "assistant", "content": texts[better["text"]]}],
                 "rejected": [{"role": "assistant", "content": texts[worse["text"]]}],
                 "ranking": row["ranking"],
+                "comparison": row["comparison"],
                 "prompt_id": row["prompt"],
                 "weight": 1.0,
                 "strength": row.get("strength"),

@@ -104,6 +104,7 @@ def judged_rows(
             rows.append(
                 {
                     "ranking": f"{split} {number} {turn}",
+                    "comparison": f"{split} {number}",
                     "prompt": f"{split} {number}",
                     "split": split,
                     "outcome": verdict.outcome,

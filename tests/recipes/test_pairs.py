@@ -12,8 +12,8 @@ from training.recipes.pairs import Pair, read_pairs, systematic_sample, training
 from training.recipes.run_dir import RecipeError
 
 
-def pair(ranking: str, weight: float = 1.0) -> Pair:
-    return Pair([], [], [], ranking, weight, ranking)
+def pair(ranking: str, weight: float = 1.0, comparison: str = "") -> Pair:
+    return Pair([], [], [], ranking, weight, ranking, comparison)
 
 
 def test_pairs_are_read_as_they_were_written(tmp_path):
@@ -76,6 +76,14 @@ def test_the_pairs_of_a_ranking_stay_together_and_each_comes_once_a_pass():
     assert all(len(set(rankings[start : start + 4])) == 1 for start in range(0, 20, 4))
 
 
+def test_rankings_of_one_comparison_come_side_by_side():
+    pairs = [pair(f"{i % 3} by {who}", comparison=f"c{i % 3}") for who in "ab" for i in range(9)]
+    order = training_order(pairs, 36, seed=3)
+    assert sorted(order[:18]) == sorted(order[18:]) == list(range(18))
+    comparisons = [pairs[i].comparison for i in order]
+    assert all(len(set(comparisons[start : start + 6])) == 1 for start in range(0, 36, 6))
+
+
 def test_the_order_depends_on_the_seed_and_on_nothing_else():
     pairs = [pair(f"r{i // 3}") for i in range(30)]
     assert training_order(pairs, 50, seed=1) == training_order(pairs, 50, seed=1)
@@ -87,6 +95,12 @@ def test_a_ranking_of_weight_two_comes_twice_as_often():
     seen = Counter(training_order(pairs, 400, seed=1))
     assert seen[1] == pytest.approx(200, abs=12)
     assert seen[0] == pytest.approx(100, abs=12)
+
+
+def test_rankings_of_one_comparison_come_as_often_as_each_weighs():
+    pairs = [pair("light", comparison="c"), pair("heavy", 2.0, "c"), pair("plain", comparison="d")]
+    seen = Counter(training_order(pairs, 400, seed=1))
+    assert [seen[i] for i in range(3)] == pytest.approx([100, 200, 100], abs=12)
 
 
 @given(

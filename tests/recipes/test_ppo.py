@@ -147,7 +147,7 @@ def test_micro_batches_change_nothing_but_rounding(finished, tiny_model, tmp_pat
         options = parse_options("ppo", OPTIONS | {"micro_batch_size": together})
         learner = ppo.Learner(options, shared)
         prompts = [Prompt([{"role": "user", "content": f"Say {i}."}], str(i)) for i in range(8)]
-        # The same rollouts for both: which rows are sampled side by side decides what is sampled.
+        # The same rollouts for both: rounding could choose another token.
         made = rollouts.collect(
             shared, lambda p, t: [float(len(x)) for x in t], prompts, parse_options("ppo", OPTIONS), 5
         )

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.recipes.runs import result_of, run_here, start
+from training.recipes import loading
 from training.recipes.options import DecodingOptions
 from training.recipes.run_dir import RecipeError
-from training.recipes.sampling import drawing, plan_batches
+from training.recipes.sampling import drawing, generate_ids, plan_batches
 
 PROMPTS = [{"id": f"p{i}", "messages": [{"role": "user", "content": "word " * i}]} for i in range(5)]
 
@@ -20,8 +21,6 @@ PROMPTS = [{"id": f"p{i}", "messages": [{"role": "user", "content": "word " * i}
 def adapters(tiny_model, tmp_path_factory) -> list[Path]:
     """Two LoRA adapters of the tiny model with weights that make themselves heard."""
     from peft import TaskType, get_peft_model
-
-    from training.recipes import loading
 
     folders = []
     for seed in (1, 2):
@@ -121,10 +120,10 @@ def test_each_contestant_answers_each_prompt_as_often_as_asked(tiny_model, tmp_p
     ],
 )
 def test_tokens_are_drawn_by_their_probability(decoding, wanted):
-    torch.manual_seed(0)
     rows = 40_000
     logits = torch.tensor([0.1, 0.0, 0.5, 0.15, 0.25]).log().expand(rows, -1)  # of probability 0: never
-    left = drawing(DecodingOptions(**{"temperature": 1.0, **decoding}))(torch.zeros(rows, 1), logits)
+    draw = drawing(DecodingOptions(**{"temperature": 1.0, "max_new_tokens": 1, **decoding}), range(rows))
+    left = draw(torch.zeros(rows, 1), logits)
     assert (left.isfinite().sum(dim=1) == 1).all()
     shares = torch.bincount(left.argmax(dim=1), minlength=5) / rows
     error = (torch.tensor(wanted) * (1 - torch.tensor(wanted)) / rows).sqrt()
@@ -132,7 +131,17 @@ def test_tokens_are_drawn_by_their_probability(decoding, wanted):
 
 
 def test_at_temperature_0_nothing_is_drawn():
-    assert not drawing(DecodingOptions(temperature=0.0))
+    assert not drawing(DecodingOptions(temperature=0.0), [1, 2])
+
+
+def test_a_row_is_given_the_same_whoever_is_beside_it(tiny_model):
+    tokenizer = loading.load_tokenizer(tiny_model)
+    model = loading.load_policy(tiny_model, tokenizer, dtype=torch.float32).eval()
+    inputs = [list(range(3, 3 + length)) for length in (4, 9, 6, 5, 8)]
+    decoding = DecodingOptions(max_new_tokens=12)
+    together = generate_ids(model, tokenizer, inputs, decoding, range(5))
+    assert together == [generate_ids(model, tokenizer, [inputs[i]], decoding, [i])[0] for i in range(5)]
+    assert together != generate_ids(model, tokenizer, inputs, decoding, range(5, 10))
 
 
 def test_the_same_seed_gives_the_same_texts_and_another_seed_others(tiny_model, tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 
 from training.recipes.model_folders import tensors_of
 from training.recipes.options import METHODS
+from training.recipes.options_from_samples import SAMPLED_TOGETHER
 from training.recipes.run_dir import KEPT_CHECKPOINTS, RecipeError
 
 # Measured: a recipe's process on a CPU once its imports are done; what a CUDA context and its kernels take on the card.
@@ -179,7 +180,7 @@ def _logits(method: str, shape: Shape, tokens: int) -> float:
 
 def _cache(options: Mapping[str, Any], shape: Shape, load: Load, machine: Machine) -> float:
     """Keys and values of every layer while completions are sampled, and the logits of one token of each."""
-    rows = min(options["micro_batch_size"], options["batch_size"])
+    rows = min(SAMPLED_TOGETHER * options["micro_batch_size"], options["batch_size"])
     kept = 2 * shape.layers * shape.key_width * machine.dtype_bytes * rows * load.row
     return SLACK * (kept + 4 * 4 * rows * shape.vocabulary)
 

@@ -40,6 +40,7 @@ class Row:
     prompt: int  # tokens
     sides: tuple[Side, ...]
     ranking: str = ""
+    comparison: str = ""
     weight: float = 1.0
 
     @property

@@ -17,11 +17,11 @@ class SamplingOptions:
     """How completions are made, apart from the decoding, which belongs to the contestant."""
 
     batch_size: int = option(
-        32,
+        64,
         "Completions made side by side.",
         low=1,
         high=1024,
-        source="measured on 2 CPU cores: 32 is the fastest of 1, 8, 16, 32",
+        source="measured on 2 CPU cores: 1.4 times the tokens a second of 32; 128 gains little more",
     )
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from training.recipes.option_fields import option
 from training.recipes.training_options import TrainingOptions, rate_option
 
+# Times as many rows are sampled together as a gradient is computed of: sampling keeps no activations, and all rows
+# share what is read of the weights for a token. On 2 CPU cores 64 rows get 1.7 times the tokens a second of 16.
+SAMPLED_TOGETHER = 4
 REWARDS = ("reward_model", "valid_json", "required_words", "length")
 
 

@@ -2,8 +2,10 @@
 
 One pair per line of a JSONL file, in TRL's preference format with what the platform knows about it:
 
-    {"prompt": [messages], "chosen": [message], "rejected": [message], "ranking": id, "weight": 1.0,
-    "prompt_id": id, "strength": 1, 2, 3 or null}
+    {"prompt": [messages], "chosen": [message], "rejected": [message], "ranking": id, "comparison": id,
+    "weight": 1.0, "prompt_id": id, "strength": 1, 2, 3 or null}
+
+A comparison is a prompt with the completions that were shown together; a ranking is what one annotator made of it.
 """
 
 import json
@@ -30,6 +32,7 @@ class Pair:
     ranking: str
     weight: float
     prompt_id: str
+    comparison: str = ""  # of a ranking that names none, it is its own
     strength: int | None = None  # how strongly it was preferred, where annotators were asked
     where: str = field(default="", compare=False)  # file and line, for errors
 
@@ -82,7 +85,13 @@ def _read_pair(row: dict[str, Any], where: str) -> Pair:
     if strength is not None and (isinstance(strength, bool) or strength not in STRENGTHS):
         raise RecipeError(f"{where}, strength: {strength!r} is none of 1, 2, 3 and null.")
     return Pair(
-        row["prompt"], row["chosen"], row["rejected"], strength=strength, where=where, **origin(row, where)
+        row["prompt"],
+        row["chosen"],
+        row["rejected"],
+        comparison=str(row.get("comparison", "")),
+        strength=strength,
+        where=where,
+        **origin(row, where),
     )
 
 
@@ -117,22 +126,26 @@ def are_messages(value: Any) -> bool:
 
 
 def training_order(pairs: Sequence[Pair], count: int, seed: int) -> list[int]:
-    """Which pair comes at each of `count` places: passes over the rankings, each in a new random order.
+    """Which pair comes at each of `count` places: passes over the comparisons, each in a new random order.
 
-    The pairs of a ranking stay side by side, hence in one batch unless its border cuts them: they share
-    completions, and spread over batches each completion would be learnt from several times a pass, which
-    over-fits (Ouyang et al. 2022, section 3.5). A ranking of weight 2 comes twice as often as one of weight
-    1; equal weights come once a pass.
+    The pairs of a comparison stay side by side, whoever ranked it, hence in one batch unless its border cuts them:
+    they share completions, and spread over batches each completion would be computed and learnt from several times a
+    pass, which over-fits (Ouyang et al. 2022, section 3.5). A ranking of weight 2 comes twice as often as one of
+    weight 1, also of the same comparison; equal weights come once a pass.
     """
-    members: dict[str, list[int]] = defaultdict(list)
+    rankings: dict[str, list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
-        members[pair.ranking].append(index)
-    rankings = list(members)
-    weights = [sum(pairs[i].weight for i in members[r]) / len(members[r]) for r in rankings]
+        rankings[pair.ranking].append(index)
+    together: dict[tuple[str, float], list[int]] = defaultdict(list)
+    for members in rankings.values():
+        weight = sum(pairs[i].weight for i in members) / len(members)
+        first = pairs[members[0]]
+        together[first.comparison or first.ranking, weight] += members
+    groups, weights = list(together.values()), [weight for _, weight in together]
     rng, order = random.Random(seed), []
     while len(order) < count:
         for which in one_pass(weights, rng):
-            shuffled = members[rankings[which]][:]
+            shuffled = groups[which][:]
             rng.shuffle(shuffled)
             order += shuffled
     return order[:count]

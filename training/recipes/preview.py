@@ -156,6 +156,7 @@ class Reader:
             len(prompt),
             sides,
             str(given.get("ranking", where)),
+            str(given.get("comparison", "")),
             float(given.get("weight", 1)),
         )
 
@@ -294,7 +295,7 @@ def load_of(method: str, options: dict[str, Any], kept: dict[str, list[Row]], se
     samples = METHODS[method].samples
     rows = {split: [_lengths(row, options) for row in some] for split, some in kept.items()}
     if METHODS[method].reads == "pairs":
-        pairs = [Pair([], [], [], row.ranking, row.weight, "") for row in kept["train"]]
+        pairs = [Pair([], [], [], row.ranking, row.weight, "", row.comparison) for row in kept["train"]]
         order = training_order(pairs, steps * batch, seed)
     else:
         order = prompt_order(len(kept["train"]), steps * batch, seed)

@@ -68,6 +68,11 @@ def share_of(parts: Sequence[Part]) -> Sequence[Part]:
     return parts[RANK::COUNT]
 
 
+def at_most(together: int, rows: int) -> int:
+    """How many of the rows go together when `together` would do: fewer where a process would have none."""
+    return min(together, -(-rows // COUNT))
+
+
 def divided(parts: Sequence[Part], work: Callable[[int, Part], Found]) -> list[Found]:
     """`work(number, part)` of every part, in their order. Each process does some of them and is told the others."""
     shares = everyones([work(number, part) for number, part in share_of(list(enumerate(parts)))])

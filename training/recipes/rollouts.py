@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from training.recipes import held_out as statistics
 from training.recipes import processes
 from training.recipes.options import DecodingOptions
-from training.recipes.options_from_samples import RolloutOptions
+from training.recipes.options_from_samples import SAMPLED_TOGETHER, RolloutOptions
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import conversation_ids, prompt_ids
 from training.recipes.rewards import check_of
@@ -41,7 +41,7 @@ class Rollouts:
 
     def parts(self, rows: Sequence[int], together: int) -> Iterator[list[int]]:
         """`rows` in groups of like length, so that little is computed for padding; one at least for each process."""
-        together = min(together, -(-len(rows) // processes.COUNT))
+        together = processes.at_most(together, len(rows))
         lengths = self.rows.attention.sum(dim=1)
         by_length = sorted(rows, key=lambda row: (int(lengths[row]), row))
         for start in range(0, len(by_length), together):
@@ -120,18 +120,17 @@ def score_scale(adapter: Path) -> tuple[float, float]:
 def sample(
     shared: SharedBase, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
 ) -> list[list[int]]:
-    """One completion per prompt, as tokens, by the adapter that is worn."""
+    """One completion per prompt, as tokens, by the adapter that is worn. How many at a time does not change them."""
     decoding = DecodingOptions(temperature=options.temperature, max_new_tokens=options.max_new_tokens)
     inputs = [prompt_ids(shared.tokenizer, prompt.messages) for prompt in prompts]
     by_length = sorted(range(len(inputs)), key=lambda i: (-len(inputs[i]), i))
-    size = options.micro_batch_size
+    size = processes.at_most(SAMPLED_TOGETHER * options.micro_batch_size, len(inputs))
     batches = [by_length[start : start + size] for start in range(0, len(inputs), size)]
 
-    def write(number: int, batch: list[int]) -> list[list[int]]:
+    def write(_: int, batch: list[int]) -> list[list[int]]:
         chosen = [inputs[i] for i in batch]
-        return generate_ids(
-            shared.model, shared.tokenizer, chosen, decoding, derived_seed(seed, "batch", number)
-        )
+        seeds = [derived_seed(seed, "row", i) for i in batch]
+        return generate_ids(shared.model, shared.tokenizer, chosen, decoding, seeds)
 
     with shared.for_sampling():
         return in_their_places(batches, shared.divided(batches, write))

@@ -240,9 +240,10 @@ def generate(
 ) -> list[dict[str, Any]]:
     """{"text", "tokens", "finished"} per row. Tokens count up to and including end-of-sequence."""
     ends = end_tokens(model, tokenizer)
+    seeds = [derived_seed(seed, "row", number) for number in range(len(inputs))]
     return [
         {"text": text_of(tokenizer, row), "tokens": len(row), "finished": row[-1] in ends}
-        for row in generate_ids(model, tokenizer, inputs, decoding, seed)
+        for row in generate_ids(model, tokenizer, inputs, decoding, seeds)
     ]
 
 
@@ -252,18 +253,20 @@ def generate_ids(
     tokenizer: PreTrainedTokenizerBase,
     inputs: Sequence[list[int]],
     decoding: DecodingOptions,
-    seed: int,
+    seeds: Sequence[int],
 ) -> list[list[int]]:
-    """The tokens of one completion per row of `inputs`, up to and including end-of-sequence where it came."""
+    """The tokens of one completion per row of `inputs`, up to and including end-of-sequence where it came.
+
+    What a row is given depends on its own seed, not on the rows beside it, but for how sums are rounded.
+    """
     padded = tokenizer.pad({"input_ids": list(inputs)}, padding_side="left", return_tensors="pt").to(
         model.device
     )
     ends = end_tokens(model, tokenizer)
-    torch.manual_seed(seed)
     rows = model.generate(
         input_ids=padded["input_ids"],  # (batch, prompt)
         attention_mask=padded["attention_mask"],
-        logits_processor=drawing(decoding),
+        logits_processor=drawing(decoding, seeds),
         generation_config=GenerationConfig(
             do_sample=False,  # the processors have drawn already
             max_new_tokens=decoding.max_new_tokens,
@@ -278,7 +281,7 @@ def generate_ids(
     return found
 
 
-def drawing(decoding: DecodingOptions) -> LogitsProcessorList:
+def drawing(decoding: DecodingOptions, seeds: Sequence[int]) -> LogitsProcessorList:
     """What makes of logits the choice of a token: none at temperature 0, where the likeliest is taken."""
     if not decoding.temperature:
         return LogitsProcessorList()
@@ -287,7 +290,7 @@ def drawing(decoding: DecodingOptions) -> LogitsProcessorList:
         warpers.append(TopKLogitsWarper(decoding.top_k))
     if decoding.top_p < 1:
         warpers.append(TopPLogitsWarper(decoding.top_p))
-    return LogitsProcessorList([*warpers, Draw()])
+    return LogitsProcessorList([*warpers, Draw(seeds, decoding.max_new_tokens)])
 
 
 class Draw(LogitsProcessor):
@@ -297,11 +300,21 @@ class Draw(LogitsProcessor):
     quarter of the time that sampling takes on a CPU.
     """
 
+    def __init__(self, seeds: Sequence[int], tokens: int) -> None:
+        """At most so many `tokens` are drawn for each row."""
+        of_rows = [
+            torch.rand(tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+        self.numbers = iter(
+            torch.stack(of_rows, dim=1)[..., None]
+        )  # at each token (batch, 1), from 0 up to 1
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         upto = scores.softmax(dim=-1, dtype=torch.float32).cumsum(
             dim=-1, dtype=torch.float64
         )  # (batch, vocabulary)
-        drawn = torch.rand((len(scores), 1), dtype=torch.float64, device=scores.device) * upto[:, -1:]
+        drawn = next(self.numbers).to(scores.device) * upto[:, -1:]
         # The first token that reaches beyond what was drawn: never one of probability 0.
         token = torch.searchsorted(upto, drawn, right=True).clamp(max=scores.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)

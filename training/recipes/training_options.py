@@ -44,7 +44,7 @@ class TrainingOptions:
     )
     batch_size: int = option(
         24,
-        "Pairs in a step. The pairs of a ranking stay together, and a completion they share is computed once.",
+        "Pairs in a step. The pairs of a comparison stay together, and a completion they share is computed once.",
         low=1,
         high=4096,
         source="four rankings of four completions",
