@@ -47,16 +47,16 @@ class DemoFailed(Exception):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the demo is. The defaults fit two CPU cores and a quarter of an hour."""
+    """How large the demo is. The defaults fit two CPU cores and twenty minutes, also where memory is slow."""
 
-    train_prompts: int = 120
+    train_prompts: int = 100
     held_out_prompts: int = 50
-    max_new_tokens: int = 64
+    max_new_tokens: int = 48
     annotators: int = 12
     overlap: int = 2
-    reward_options: dict[str, Any] = field(default_factory=dict)
-    dpo_options: dict[str, Any] = field(default_factory=dict)
-    ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 12, "batch_size": 24, "epochs": 1})
+    reward_options: dict[str, Any] = field(default_factory=lambda: {"steps": 48})  # one pass
+    dpo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 28})
+    ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 10, "batch_size": 16})
 
 
 # For tests of the mechanics alone, on a tiny random model.
