@@ -54,9 +54,9 @@ class Sizes:
     max_new_tokens: int = 48
     annotators: int = 12
     overlap: int = 2
-    reward_options: dict[str, Any] = field(default_factory=lambda: {"steps": 48})  # one pass
-    dpo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 28})
-    ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 10, "batch_size": 16})
+    reward_options: dict[str, Any] = field(default_factory=lambda: {"steps": 44})  # one pass
+    dpo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 44})
+    ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 10, "batch_size": 16, "epochs": 1})
 
 
 # For tests of the mechanics alone, on a tiny random model.

@@ -161,10 +161,10 @@ def open_trainer(
     return shared
 
 
-def evaluate(shared: TrainersBase, reward: Reward, held_out: HeldOut) -> dict[str, Any]:
+def evaluate(shared: TrainersBase, reward: Reward, held_out: HeldOut, *, at_start: bool) -> dict[str, Any]:
     """As PPO is evaluated. Random numbers of the training go on as if this had not been."""
     with torch.random.fork_rng():
-        found = held_out.evaluate(shared, reward)
+        found = held_out.evaluate(shared, reward, at_start=at_start)
     shared.back_to_training()
     return found
 

@@ -70,7 +70,7 @@ def main(run: RunDir) -> dict[str, Any]:
         print(f"resuming from step {latest[0]}", flush=True)
 
     def evaluate() -> dict[str, Any]:
-        return held_out.evaluate(shared, reward)
+        return held_out.evaluate(shared, reward, at_start=learner.step == 0)
 
     with run.clock.phase("loop"):
         if learner.step == 0 and not learner.history:

@@ -63,7 +63,8 @@ def main(run: RunDir) -> dict[str, Any]:
     held_out = rollouts.HeldOut(test, options, seed)
 
     def evaluate() -> dict[str, Any]:
-        return groups.evaluate(shared, rewards.reward, held_out)
+        at_start = trainer.state.global_step == 0
+        return groups.evaluate(shared, rewards.reward, held_out, at_start=at_start)
 
     metrics = groups.train(trainer, run, options, evaluate)
     metrics["train_prompts"] = len(prompts)

@@ -25,6 +25,7 @@ from training.recipes.shared_base import POLICY, Rows, SharedBase, in_their_plac
 
 Reward = Callable[[Sequence[Prompt], Sequence[str]], list[float]]  # one number per completion
 BEST_OF = 4
+ASKED = ("log_probs", "reference", "values")  # about each token of a completion
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,17 @@ def sample(
 
 @torch.no_grad()
 def collect(
-    shared: SharedBase, reward: Reward, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
+    shared: SharedBase,
+    reward: Reward,
+    prompts: Sequence[Prompt],
+    options: RolloutOptions,
+    seed: int,
+    ask: Sequence[str] = ASKED,
 ) -> Rollouts:
-    """Sample one completion per prompt, reward it, and ask policy, reference and value model about each token."""
+    """Sample one completion per prompt, reward it, and ask policy, reference and value model about each token.
+
+    What is not asked stays 0.
+    """
     shared.model.eval()
     shared.wear(POLICY)
     completions = sample(shared, prompts, options, seed)
@@ -153,14 +162,12 @@ def collect(
         texts=texts,
         rewards=torch.tensor(reward(prompts, texts), device=shared.device),
         finished=torch.tensor([ids[-1] in ends for ids in completions], device=shared.device),
-        **{name: torch.zeros_like(rows.mask) for name in ("log_probs", "reference", "values")},
+        **{name: torch.zeros_like(rows.mask) for name in ASKED},
     )
-    ask = {"log_probs": shared.policy, "reference": shared.reference}
-    if shared.value_head is not None:
-        ask["values"] = shared.values
+    answer = {"log_probs": shared.policy, "reference": shared.reference, "values": shared.values}
     parts = list(made.parts(range(len(rows)), options.micro_batch_size))
-    for name, asked in ask.items():
-        answers = shared.divided(parts, lambda _, part, asked=asked: asked(rows.select(part)).cpu())
+    for name in ask:
+        answers = shared.divided(parts, lambda _, part, name=name: answer[name](rows.select(part)).cpu())
         for part, found in zip(parts, answers, strict=True):  # found: (part, its longest completion)
             getattr(made, name)[part, : found.shape[1]] = found.to(shared.device)
     return made
@@ -177,16 +184,19 @@ class HeldOut:
         self.seeds = [derived_seed(seed, "held out", number) for number in range(BEST_OF)]
         self.parents: np.ndarray | None = None  # (4, prompts)
 
-    def evaluate(self, shared: SharedBase, reward: Reward) -> dict[str, Any]:
-        """The policy against its parent, and best-of-4 beside it.
+    def evaluate(self, shared: SharedBase, reward: Reward, *, at_start: bool) -> dict[str, Any]:
+        """The policy against its parent, and best-of-4 beside it. `at_start` it is its parent still.
 
         `win_rate` is the share of prompts whose completion by the policy has the higher reward, ties half, with its
         interval; `samples` are those completions; `best_of_4` is what the parent reaches when the best of four of its
         completions is picked by the reward, which costs no training.
         """
-        made = collect(shared, reward, self.prompts, self.options, self.seeds[0])
+        ask = () if at_start else ("log_probs", "reference")
+        made = collect(shared, reward, self.prompts, self.options, self.seeds[0], ask)
         if self.parents is None:
-            self.parents = np.array([self._rewards_of_parent(shared, reward, seed) for seed in self.seeds])
+            known = [made.rewards.cpu().numpy()] if at_start else []
+            more = [self._rewards_of_parent(shared, reward, seed) for seed in self.seeds[len(known) :]]
+            self.parents = np.array([*known, *more])
         wins = statistics.outcomes(made.rewards.cpu().numpy() - self.parents[0])
         low, high = statistics.interval_by_cluster(
             wins.tolist(), [prompt.prompt_id for prompt in self.prompts]
