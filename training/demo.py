@@ -54,8 +54,11 @@ class Sizes:
     max_new_tokens: int = 48
     annotators: int = 12
     overlap: int = 2
-    reward_options: dict[str, Any] = field(default_factory=lambda: {"steps": 44})  # one pass
-    dpo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 44})
+    # About one pass each; two annotators a comparison make twice as many pairs of the same completions.
+    reward_options: dict[str, Any] = field(default_factory=lambda: {"steps": 44})
+    dpo_options: dict[str, Any] = field(
+        default_factory=lambda: {"steps": 24, "batch_size": 48, "micro_batch_size": 24}
+    )
     ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 10, "batch_size": 16, "epochs": 1})
 
 
