@@ -53,11 +53,14 @@ class Sizes:
     held_out_prompts: int = 50
     max_new_tokens: int = 48
     annotators: int = 12
-    overlap: int = 2
-    # About one pass each; two annotators a comparison make twice as many pairs of the same completions.
-    reward_options: dict[str, Any] = field(default_factory=lambda: {"steps": 44})
+    # Four judgments of a comparison make four times as many pairs of the same completions, each of which is computed
+    # once: less noise for no more time. About one pass each, over two and four comparisons a step.
+    overlap: int = 4
+    reward_options: dict[str, Any] = field(
+        default_factory=lambda: {"steps": 44, "batch_size": 48, "micro_batch_size": 24}
+    )
     dpo_options: dict[str, Any] = field(
-        default_factory=lambda: {"steps": 24, "batch_size": 48, "micro_batch_size": 24}
+        default_factory=lambda: {"steps": 24, "batch_size": 96, "micro_batch_size": 48}
     )
     ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 10, "batch_size": 16, "epochs": 1})
 
@@ -68,6 +71,7 @@ SMALLEST = Sizes(
     held_out_prompts=6,
     max_new_tokens=8,
     annotators=3,
+    overlap=2,
     reward_options={"steps": 2, "batch_size": 6, "save_steps": 1, "warmup_steps": 0},
     dpo_options={"steps": 2, "batch_size": 6, "save_steps": 1, "warmup_steps": 0},
     ppo_options={
