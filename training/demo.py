@@ -53,8 +53,8 @@ class Sizes:
     held_out_prompts: int = 50
     max_new_tokens: int = 48
     annotators: int = 12
-    # Four judgments of a comparison make four times as many pairs of the same completions, each of which is computed
-    # once: less noise for no more time. About one pass each, over two and four comparisons a step.
+    # More judgments of a comparison make more pairs of the same completions, each of which is computed once: they cost
+    # no time. About one pass each, over two and four comparisons a step.
     overlap: int = 4
     reward_options: dict[str, Any] = field(
         default_factory=lambda: {"steps": 44, "batch_size": 48, "micro_batch_size": 24}

@@ -128,20 +128,30 @@ def quiet_environment() -> dict[str, str]:
     }
 
 
+def run_both(
+    model: Path, case: Case, sizes: dict[str, int], *before: str, plain_first: bool = True
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the recipe and the bare script found on the same rows."""
+    with tempfile.TemporaryDirectory() as work:
+        recipe = make_run(Path(work) / "recipe", model, case, **sizes)
+        bare = make_run(Path(work) / "by_hand", model, case, **sizes)
+        if plain_first:
+            plain = by_hand(bare, *before)
+            return by_recipe(recipe, case, *before), plain
+        ours = by_recipe(recipe, case, *before)
+        return ours, by_hand(bare, *before)
+
+
 def compare(name: str, model: Path, turns: int, **sizes: int) -> dict[str, Any]:
     """Median ratio over `turns` pairs of short runs, and what they learnt."""
     case = CASES[name]
     ours: list[dict[str, Any]] = []
     plain: list[dict[str, Any]] = []
     for turn in range(turns):
-        with tempfile.TemporaryDirectory() as work:
-            recipe = make_run(Path(work) / "recipe", model, case, **sizes)
-            bare = make_run(Path(work) / "by_hand", model, case, **sizes)
-            for side in ("recipe", "plain") if turn % 2 else ("plain", "recipe"):
-                if side == "plain":
-                    plain.append(by_hand(bare))
-                else:
-                    ours.append(by_recipe(recipe, case))
+        for runs, found in zip(
+            (ours, plain), run_both(model, case, sizes, plain_first=turn % 2 == 0), strict=True
+        ):
+            runs.append(found)
         seconds = ours[-1]["seconds"], plain[-1]["seconds"]
         losses = ours[-1]["losses"][-1], plain[-1]["losses"][-1]
         print(
@@ -152,13 +162,9 @@ def compare(name: str, model: Path, turns: int, **sizes: int) -> dict[str, Any]:
     ratios = [a["seconds"] / b["seconds"] for a, b in zip(ours, plain, strict=True)]
     exact = {}
     if case.completions:
-        with tempfile.TemporaryDirectory() as work:
-            recipe = make_run(Path(work) / "recipe", model, case, **sizes)
-            bare = make_run(Path(work) / "by_hand", model, case, **sizes)
-            exact = {
-                "float32_last_loss": by_recipe(recipe, case, IN_FLOAT32)["losses"][-1],
-                "baseline_float32_last_loss": by_hand(bare, IN_FLOAT32)["losses"][-1],
-            }
+        in_float32 = run_both(model, case, sizes, IN_FLOAT32)
+        names = ("float32_last_loss", "baseline_float32_last_loss")
+        exact = {name: found["losses"][-1] for name, found in zip(names, in_float32, strict=True)}
     return {
         "seconds": statistics.median(run["seconds"] for run in ours),
         "baseline_seconds": statistics.median(run["seconds"] for run in plain),

@@ -162,9 +162,8 @@ def open_trainer(
 
 
 def evaluate(shared: TrainersBase, reward: Reward, held_out: HeldOut, *, at_start: bool) -> dict[str, Any]:
-    """As PPO is evaluated. Random numbers of the training go on as if this had not been."""
-    with torch.random.fork_rng():
-        found = held_out.evaluate(shared, reward, at_start=at_start)
+    """As PPO is evaluated. Sampling draws random numbers of its own: the training's go on as if it had not been."""
+    found = held_out.evaluate(shared, reward, at_start=at_start)
     shared.back_to_training()
     return found
 
