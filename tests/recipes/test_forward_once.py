@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl.trainer.utils import add_fused_lm_head
 
-from training.recipes.forward_once import completion_log_probs, different_rows, share_equal_rows
+from training.recipes.forward_once import completion_log_probs, different_rows, score_once
 
 FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
@@ -51,11 +51,11 @@ def test_scores_of_equal_rows_are_computed_once_and_are_the_same(tiny_model, bat
     expected = model(**rows).logits
     computed = []
     model.model.register_forward_hook(
-        lambda _, inputs, output: computed.append(len(output.last_hidden_state))
+        lambda _, inputs, output: computed.append(tuple(output.last_hidden_state.shape[:2]))
     )
-    share_equal_rows(model)
+    score_once(model)
     torch.testing.assert_close(model(**rows).logits, expected)
-    assert computed == [3]
+    assert computed == [(1, 2), (3, 3)]  # what all begin with, and the rest of the three that differ
 
 
 def test_a_batch_of_different_rows_keeps_its_order():

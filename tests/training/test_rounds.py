@@ -47,6 +47,7 @@ from training.services.rounds import (
     launch_round,
     open_next_round,
     open_round,
+    shown_together,
 )
 
 # --- opening and launching ---
@@ -271,7 +272,7 @@ def test_the_trained_policy_meets_its_parent_in_one_draft_on_held_out_prompts(ca
     plain = round.contestants.get(system_prompt="")
     assert set(following.contestants.all()) == {plain, policy.contestants.get()}
     assert (following.status, following.train_prompts, following.training_plan) == ("draft", 0, [])
-    assert (following.audience, following.completions_per_comparison) == ("people", 2)
+    assert (following.audience, following.completions_per_comparison) == ("people", 4)  # two of each
     assert open_next_round(round=round) == following
     Round.objects.filter(pk=round.pk).update(status="evaluating")
     advance(round)
@@ -279,6 +280,11 @@ def test_the_trained_policy_meets_its_parent_in_one_draft_on_held_out_prompts(ca
     launch(following)
     assert {prompt.split for prompt in following.prompts.all()} == {"held_out"}
     assert following.first_sample == round.first_sample + round.samples_per_contestant
+
+
+@pytest.mark.parametrize(("contestants", "together"), [(2, 4), (4, 8), (5, 5), (9, 8)])
+def test_a_comparison_of_policies_shows_as_many_of_each(contestants, together):
+    assert shown_together(contestants) == together
 
 
 def test_a_round_that_trained_no_policy_opens_no_next_one(cast, base, tmp_path):
@@ -357,7 +363,7 @@ def test_a_run_that_needs_a_reward_model_waits_until_the_round_has_trained_it(ca
     assert advance(round) == "closed"
     following = Round.objects.get(status=Round.Status.DRAFT)
     assert following.contestants.filter(checkpoints__run__step__in=["dpo", "ppo"]).count() == 2
-    assert following.completions_per_comparison == 3  # the parent and both policies side by side
+    assert following.completions_per_comparison == 6  # two of each: the parent and both policies
 
 
 def test_without_a_reward_model_the_round_stops_and_says_what_to_do(cast, base, tmp_path):

@@ -8,7 +8,7 @@ speed of a core. deploy/MEMORY.md goes through the sums.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,8 +238,3 @@ def _passes(method: str, options: Mapping[str, Any]) -> float:
     # Sampled, then asked of policy, reference and reward; each epoch trains the policy, and with PPO a value model too.
     models = 2 if method == "ppo" else 1
     return 2.0 * 4 + 4.0 * options.get("epochs", 1) * models
-
-
-def largest(groups: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """Of groups of row lengths, the most tokens with padding, and the longest row of that group."""
-    return max(((len(group) * max(group), max(group)) for group in groups if group), default=(0, 0))

@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from training.recipes import estimates, loading, model_folders
+from training.recipes.beginnings import find_beginnings
 from training.recipes.estimates import Load, Machine
 from training.recipes.findings import (
     CUT_WITHOUT_ASKING,
@@ -103,9 +104,9 @@ def main(run: RunDir) -> dict[str, Any]:
         "estimates": [],
     }
     if all(kept.values()) and not any(some.problems for some in found.values()):
-        load = load_of(method, options, kept, run.config["seed"])
-        told["tokens_per_row"] = load.step / options["batch_size"]
         for machine in dict.fromkeys((this_machine(run.config["threads"]), GPU)):
+            load = load_of(method, options, kept, run.config["seed"], machine)
+            told.setdefault("tokens_per_row", load.step / options["batch_size"])
             told["estimates"].append(estimate(method, options, shape, load, machine, run.config))
         told["notices"] += lacking(told["estimates"][0], run.path)
     run.report_progress(total, total, "done")
@@ -289,8 +290,13 @@ def this_machine(threads: int | None) -> Machine:
     return Machine("cuda" if loading.has_gpu() else "cpu", size, threads or os.cpu_count() or 1)
 
 
-def load_of(method: str, options: dict[str, Any], kept: dict[str, list[Row]], seed: int) -> Load:
-    """How much is computed together, and in a step, in the order that training takes the rows."""
+def load_of(
+    method: str, options: dict[str, Any], kept: dict[str, list[Row]], seed: int, machine: Machine
+) -> Load:
+    """How much is computed together, and in a step, in the order that training takes the rows.
+
+    On a CPU, what the completions of a pair begin with alike is computed once (beginnings.py).
+    """
     batch, steps = options["batch_size"], min(options["steps"], STEPS_LOOKED_AT)
     samples = METHODS[method].samples
     rows = {split: [_lengths(row, options) for row in some] for split, some in kept.items()}
@@ -309,23 +315,38 @@ def load_of(method: str, options: dict[str, Any], kept: dict[str, list[Row]], se
             _together([rows["train"][i] for i in of_step[at : at + part]])
             for at in range(0, len(of_step), part)
         ]
-    together, row = estimates.largest([[tokens for tokens, _ in group] for group in groups])
-    held = sorted(_together(rows["held_out"]))
+    shares = machine.kind == "cpu" and not samples
+    computed = [_computed(group, shares, 1 if method == "reward" else None) for group in groups]
+    together, largest = max(zip(computed, groups, strict=True), key=lambda one: one[0])
+    held = sorted((tokens, new) for _, tokens, new in _together(rows["held_out"]))
     last = held[-estimates.EVALUATED_TOGETHER :]
     return Load(
         together=together,
-        completions_together=max(sum(completion for _, completion in group) for group in groups),
-        row=row,
-        step=sum(len(group) * max(tokens for tokens, _ in group) for group in groups) / steps,
+        completions_together=max(sum(new for _, _, new in group) for group in groups),
+        row=max(tokens for _, tokens, _ in largest),
+        step=sum(computed) / steps,
         held_out=len(last) * max(tokens for tokens, _ in last),
-        held_out_completions=sum(completion for _, completion in last),
+        held_out_completions=sum(new for _, new in last),
         rows_held_out=len(held) * (1 + BEST_OF if samples else 1),
     )
 
 
-Lengths = list[
-    tuple[Any, int, int]
-]  # of each side of a row: what tells it apart, its tokens, those of its completion
+# Of each side of a row: its ids (None: not known yet), how many of them are computed, and those of its completion.
+Lengths = list[tuple[tuple[int, ...] | None, int, int]]
+
+
+def _computed(group: Lengths, shares: bool, asked: int | None) -> int:
+    """Tokens, with padding, that are computed for sides in one pass. `asked`: of how many the model's answer is read
+    at the end, by default those of the completion.
+    """
+    longest = max(tokens for _, tokens, _ in group)
+    if not shares:
+        return len(group) * longest
+    ids = torch.tensor([[*ids[:tokens], *[0] * (longest - tokens)] for ids, tokens, _ in group])
+    attention = torch.tensor([[1] * tokens + [0] * (longest - tokens) for _, tokens, _ in group])
+    wanted = torch.tensor([tokens - (new + 1 if asked is None else asked) for _, tokens, new in group])
+    found = find_beginnings(ids, attention, wanted)
+    return found.tokens if found else len(group) * longest
 
 
 def _lengths(row: Row, options: dict[str, Any]) -> Lengths:
@@ -337,13 +358,10 @@ def _lengths(row: Row, options: dict[str, Any]) -> Lengths:
     ]
 
 
-def _together(rows: Sequence[Lengths]) -> list[tuple[int, int]]:
-    """(tokens, completion tokens) of what is computed for some rows: a completion that several pairs hold, once."""
+def _together(rows: Sequence[Lengths]) -> Lengths:
+    """What is computed for some rows: a completion that several pairs hold, once."""
     sides = [side for row in rows for side in row]
-    once = {
-        (key if len(rows[0]) == 2 else place): (tokens, new) for place, (key, tokens, new) in enumerate(sides)
-    }
-    return list(once.values())
+    return list({side[0] if len(rows[0]) == 2 else place: side for place, side in enumerate(sides)}.values())
 
 
 def estimate(

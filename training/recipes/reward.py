@@ -23,7 +23,7 @@ from trl import RewardConfig, RewardTrainer
 
 from training.recipes import held_out, loading, scoring, training_loop
 from training.recipes.cutting import FEWEST, Row, learnable
-from training.recipes.forward_once import share_equal_rows
+from training.recipes.forward_once import score_once
 from training.recipes.options import parse_options
 from training.recipes.pairs import Pair, read_pairs, training_order
 from training.recipes.rendering import Message, conversation_ids
@@ -64,7 +64,7 @@ def main(run: RunDir) -> dict[str, Any]:
     elif options.weights == "lora":
         lora = loading.lora_config(options.lora_rank, options.lora_alpha, TaskType.SEQ_CLS)
         model = get_peft_model(model, lora)
-    share_equal_rows(loading.without_adapter(model))
+    score_once(loading.without_adapter(model))
 
     trainer = RewardTrainer(
         model=model,

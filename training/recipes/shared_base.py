@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from training.recipes import processes
+from training.recipes.beginnings import ends, hidden_states
 from training.recipes.loading import (
     Float32Head,
     check_adapter,
@@ -224,39 +225,24 @@ class SharedBase:
         def score(number: int, batch: list[int]) -> list[float]:
             ids, attention = _padded([conversations[i] for i in batch], self.tokenizer.pad_token_id)
             ids, attention = ids.to(self.device), attention.to(self.device)
-            ends = attention.sum(dim=1) - 1
-            hidden, first = self._hidden(ids, attention, int(ends.min()))
-            last = hidden[torch.arange(len(batch)), ends - first]  # (batch, width)
+            last = ends(attention) - 1
+            hidden, first = self._hidden(ids, attention, last)
+            last = hidden[torch.arange(len(batch)), last - first]  # (batch, width)
             return self.reward_head(last)[:, 0].tolist()
 
         return in_their_places(batches, self.divided(batches, score))
 
     def _completion_hidden(self, rows: Rows) -> Tensor:
         """The last hidden state before each completion token: what predicts it. (batch, new, width)"""
-        hidden, first = self._hidden(rows.ids, rows.attention, int(rows.starts.min()) - 1)
-        places = torch.arange(rows.mask.shape[1], device=hidden.device) - 1 - first
-        places = rows.starts[:, None] + places  # (batch, new)
+        hidden, first = self._hidden(rows.ids, rows.attention, rows.starts - 1)
+        places = (rows.starts - 1 - first)[:, None] + torch.arange(rows.mask.shape[1], device=hidden.device)
         places = places.clamp(max=hidden.shape[1] - 1)[..., None].expand(-1, -1, hidden.shape[2])
-        return hidden.gather(1, places)
+        return hidden.gather(1, places)  # (batch, new) places
 
-    def _hidden(self, ids: Tensor, attention: Tensor, wanted: int) -> tuple[Tensor, int]:
-        """The last hidden states from a column on that is at most `wanted`, and that column: (batch, seq - it, width).
-
-        What all rows begin with, such as a system prompt, is computed once; their gradients meet there.
-        """
-        same = (ids == ids[:1]).all(dim=0)[:wanted].long()
-        first = int(same.cumprod(dim=0).sum())
-        backbone = self.model.get_base_model().base_model
+    def _hidden(self, ids: Tensor, attention: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """The last hidden states of each row from a column on that is at most `wanted`, and that column."""
         with self._autocast():
-            if first == 0 or len(ids) == 1 or backbone._is_stateful:
-                output = backbone(input_ids=ids, attention_mask=attention, use_cache=False)
-                return output.last_hidden_state, 0
-            head = backbone(input_ids=ids[:1, :first], use_cache=True).past_key_values
-            head.batch_repeat_interleave(len(ids))
-            rest = backbone(
-                input_ids=ids[:, first:], attention_mask=attention, past_key_values=head, use_cache=True
-            )
-            return rest.last_hidden_state, first
+            return hidden_states(self.model.get_base_model().base_model, ids, attention, wanted)
 
     def _autocast(self) -> AbstractContextManager:
         if compute_dtype() != torch.bfloat16:

@@ -38,6 +38,7 @@ from training.services.work import request_cancel, requeue
 
 Status = Round.Status
 MOST_RANKED_TOGETHER = 8
+SAMPLES_OF_EACH = 2  # contestants write of each prompt when policies meet their parent
 ACTIVE = (Status.GENERATING, Status.RANKING, Status.TRAINING, Status.EVALUATING)
 
 
@@ -247,9 +248,8 @@ def _all_over(work: Sequence[GenerationJob] | Sequence[TrainingRun]) -> bool:
 def open_next_round(*, round: Round) -> Round | None:
     """A draft in which the policies this round trained meet their parent, blind, on held-out prompts. Repeatable.
 
-    Each comparison has one completion of each.
-
-    Nothing is opened when no policy was trained.
+    All completions of a prompt stand in one comparison where they fit: one ranking then compares each sample of a
+    policy with each of its parent. Nothing is opened when no policy was trained.
     """
     trained = Checkpoint.objects.filter(run__round=round, kind=Checkpoint.Kind.POLICY).order_by("pk")
     parent = _plain_contestant(round)
@@ -268,12 +268,18 @@ def open_next_round(*, round: Round) -> Round | None:
         launch_key=uuid.uuid5(uuid.NAMESPACE_OID, f"rankloop:after:{round.project_id}:{round.number}"),
         audience=round.audience,
         overlap=round.overlap,
-        completions_per_comparison=min(len(contestants), MOST_RANKED_TOGETHER),
-        samples_per_contestant=2,
+        completions_per_comparison=shown_together(len(contestants)),
+        samples_per_contestant=SAMPLES_OF_EACH,
         train_prompts=0,
         held_out_prompts=1000,
         seed=round.seed + 1,
     )
+
+
+def shown_together(contestants: int) -> int:
+    """How many completions a comparison of policies with their parent has: as many of each, where there is room."""
+    all_samples = SAMPLES_OF_EACH * contestants
+    return all_samples if all_samples <= MOST_RANKED_TOGETHER else min(contestants, MOST_RANKED_TOGETHER)
 
 
 def _plain_contestant(round: Round) -> Contestant | None:
