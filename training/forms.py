@@ -1,7 +1,7 @@
 """Forms of the training pages."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -262,6 +262,23 @@ class CompareForm(forms.Form):
         if cleaned.get("a") and cleaned.get("a") == cleaned.get("b"):
             self.add_error("b", "Choose two different versions.")
         return cleaned
+
+
+class SamplesForm(forms.Form):
+    """Which two evaluations of a run to look at, and which prompts first."""
+
+    before = forms.TypedChoiceField(label="After step", coerce=int)
+    after = forms.TypedChoiceField(label="and after step", coerce=int)
+    order = forms.ChoiceField(
+        label="First",
+        required=False,
+        choices=[("", "in their order"), ("gained", "what gained most"), ("lost", "what lost most")],
+    )
+
+    def __init__(self, *args: Any, steps: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("before", "after"):
+            self.fields[name].choices = [(step, str(step)) for step in steps]
 
 
 class WithdrawForm(forms.Form):

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.views import checkpoints, compare, exports, launching, my_work, overlay, rounds, runs
+from training.views import checkpoints, compare, exports, launching, my_work, overlay, rounds, runs, samples
 
 _PROJECT = "p/<slug:slug>"
 _ROUND = f"{_PROJECT}/rounds/<int:number>"
@@ -34,6 +34,7 @@ urlpatterns = [
     path(f"{_RUN}/live/", runs.run_live, name="run-live"),
     path(f"{_RUN}/log/", runs.run_log, name="run-log"),
     path(f"{_RUN}/metrics.json", runs.run_metrics, name="run-metrics"),
+    path(f"{_RUN}/samples/", samples.run_samples, name="run-samples"),
     path(f"{_RUN}/cancel/", runs.cancel_run, name="cancel-run"),
     path(f"{_RUN}/priority/", runs.change_priority, name="run-priority"),
     path(f"{_RUN}/continue/", runs.continue_run, name="continue-run"),

@@ -237,6 +237,16 @@ def _training(room: Room) -> Iterator[Page]:
     yield _at(
         "run", "run-online", "PPO that ended early, and what it measured.", slug=slug, run=runs["ppo"].pk
     )
+    yield _at(
+        "run-samples",
+        "run-samples",
+        "What a policy writes before and after.",
+        slug=slug,
+        run=runs["ppo"].pk,
+    )
+    yield _at(
+        "run-samples", "run-samples-empty", "The same of a run without any.", slug=slug, run=runs["dpo"].pk
+    )
     laid = "&".join(f"run={runs[name].pk}" for name in ("reward", "dpo", "ppo"))
     about = "Several runs laid over each other, and in what they differ."
     address = f"{reverse('compare-runs', args=[slug])}?{laid}"

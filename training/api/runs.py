@@ -1,6 +1,7 @@
 """Training runs and generation jobs: what they do, and what they said."""
 
 import uuid
+from dataclasses import asdict
 
 import django_filters
 from django.utils import timezone
@@ -17,6 +18,7 @@ from training.access import get_job, get_run, get_runs
 from training.models import GenerationJob, RunInput, TrainingRun, WorkStatus
 from training.selectors.overlay import FEWEST, MOST, rows_of
 from training.selectors.runs import log_tail, metrics_after, queue_of, remaining_seconds
+from training.selectors.samples import samples_of, steps_of
 from training.services import runs as services
 from training.services import steering
 
@@ -106,6 +108,29 @@ class LogInput(serializers.Serializer):
 
 class LogOutput(serializers.Serializer):
     log = serializers.CharField(help_text="The end of it; empty when nothing was said on this host.")
+
+
+class SamplesInput(serializers.Serializer):
+    step = serializers.IntegerField(
+        min_value=0,
+        required=False,
+        help_text="Of which evaluation; by default the latest.",
+    )
+
+
+class SampleOutput(serializers.Serializer):
+    prompt_id = serializers.CharField()
+    prompt = serializers.ListField(child=serializers.DictField(), help_text="Messages with role and content.")
+    text = serializers.CharField()
+    reward = serializers.FloatField(help_text="The reward that the policy is trained on.")
+
+
+class SamplesOutput(serializers.Serializer):
+    steps = serializers.ListField(
+        child=serializers.IntegerField(), help_text="Those at which the policy was evaluated."
+    )
+    step = serializers.IntegerField(allow_null=True, help_text="The one these are of.")
+    samples = SampleOutput(many=True)
 
 
 class RunningOutput(serializers.Serializer):
@@ -214,6 +239,22 @@ class RunLogApi(APIView):
         """The end of the log of a run's latest attempt."""
         _, found = get_run(request, slug, run)
         return Response({"log": log_tail(found, **read_query(request, LogInput))})
+
+
+class RunSamplesApi(APIView):
+    @extend_schema(parameters=[SamplesInput], responses=SamplesOutput)
+    def get(self, request: Request, slug: str, run: uuid.UUID) -> Response:
+        """What the policy of a run's latest attempt wrote to held-out prompts at an evaluation. None: no sample."""
+        _, found = get_run(request, slug, run)
+        answered = samples_of(found)
+        steps = steps_of(answered)
+        step = read_query(request, SamplesInput).get("step", steps[-1] if steps else None)
+        samples = [
+            {"prompt_id": one.prompt_id, "prompt": one.prompt, **asdict(one.samples[step])}
+            for one in answered
+            if step in one.samples
+        ]
+        return Response(SamplesOutput({"steps": steps, "step": step, "samples": samples}).data)
 
 
 class CancelRunApi(APIView):

@@ -32,6 +32,7 @@ urlpatterns = [
     path(f"{_RUN}/continue", runs.ContinueRunApi.as_view(), name="api-continue-run"),
     path(f"{_RUN}/duplicate", runs.DuplicateRunApi.as_view(), name="api-duplicate-run"),
     path(f"{_RUN}/metrics", runs.RunMetricsApi.as_view(), name="api-run-metrics"),
+    path(f"{_RUN}/samples", runs.RunSamplesApi.as_view(), name="api-run-samples"),
     path(f"{_RUN}/log", runs.RunLogApi.as_view(), name="api-run-log"),
     path(f"{_RUN}/cancel", runs.CancelRunApi.as_view(), name="api-cancel-run"),
     path(_JOB, runs.JobApi.as_view(), name="api-job"),

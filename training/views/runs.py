@@ -20,6 +20,7 @@ from training.access import get_job, get_run
 from training.forms import RunFilter
 from training.measurements import beside, catalogue, main_rate
 from training.models import GenerationJob, TrainingRun, WorkStatus
+from training.recipes.options import METHODS
 from training.selectors.overlay import FEWEST, MOST
 from training.selectors.runs import log_tail, metrics_after, options_of, queue_of, remaining_seconds
 from training.services import runs as services
@@ -75,6 +76,7 @@ def run_page(request: HttpRequest, slug: str, run: uuid.UUID) -> HttpResponse:
         "run": found,
         "inputs": found.inputs.select_related("checkpoint", "dataset").order_by("pk"),
         "options": options_of(found),
+        "samples": found.method in METHODS and METHODS[found.method].samples,
         "catalogue": json.dumps(catalogue()),
         "live": _run_live(request, project, found),
         "log": _log(request, project, found, "run-log"),
