@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ def group_candidates(candidates: Sequence[Candidate], *, size: int) -> Groups:
     """Groups of at most `size` completions of one prompt, each drawing evenly on the contestants.
 
     Sample k of every contestant stands beside sample k of every other: with two contestants and size 2 each pair has
-    one of both. A text that a group has already is left out of it (nothing can be learned from ranking equal texts),
-    and so is a group of fewer than two, or one that would have the completions of a single contestant
-    where several took part.
+    one of both. Of equal texts a group has one (nothing can be learned from ranking them), drawn by lot: were it always
+    the older contestant's, a newer one would never be credited with a good answer that both know. A group of fewer than
+    two is left out, and one that would have the completions of a single contestant where several took part.
     """
     contestants = len({candidate.contestant for candidate in candidates})
     by_sample: dict[int, list[Candidate]] = defaultdict(list)
@@ -40,13 +41,18 @@ def group_candidates(candidates: Sequence[Candidate], *, size: int) -> Groups:
     groups: list[list[int]] = []
     repeated = 0
     for start in range(0, len(line), size):
-        chunk: list[Candidate] = []
+        drawn: dict[str, Candidate] = {}
         for candidate in line[start : start + size]:
-            if any(candidate.text.strip() == other.text.strip() for other in chunk):
-                repeated += 1
-            else:
-                chunk.append(candidate)
+            text = candidate.text.strip()
+            repeated += text in drawn
+            drawn[text] = min(drawn.get(text, candidate), candidate, key=_lot)
+        chunk = list(drawn.values())
         mixed = contestants == 1 or len({candidate.contestant for candidate in chunk}) > 1
         if len(chunk) >= 2 and mixed:
             groups.append([candidate.completion for candidate in chunk])
     return Groups(groups, repeated)
+
+
+def _lot(candidate: Candidate) -> bytes:
+    """As good as random, and the same each time it is asked."""
+    return sha256(f"{candidate.contestant} {candidate.sample_index} {candidate.text}".encode()).digest()

@@ -275,7 +275,7 @@ class Demo:
             rehearsal.wait()
 
     def _open_for_people(self, second: Round) -> int:
-        """A round for whoever signs in: the same completions, four at a time, nothing to wait for."""
+        """A round for whoever signs in: the same completions, nothing to wait for."""
         people = open_round(
             project=self.project,
             user=self.researcher,
@@ -283,6 +283,7 @@ class Demo:
             contestants=list(second.contestants.all()),
             launch_key=uuid.uuid5(uuid.NAMESPACE_OID, "rankloop:demo:people"),
             samples_per_contestant=second.samples_per_contestant,
+            completions_per_comparison=second.completions_per_comparison,
             first_sample=second.first_sample,
             seed=second.seed,
             train_prompts=0,

@@ -29,6 +29,7 @@ GRACE_SECONDS = 60
 _PR_SET_PDEATHSIG = 1
 # In an attempt's folder: what it had published when the next attempt began.
 TAKEN_OVER = "taken_over"
+TEXTS = ("completions.jsonl", "samples.jsonl")  # that a new attempt goes on with
 
 
 def dies_with(supervisor: int) -> Callable[[], None]:
@@ -189,7 +190,7 @@ def read_log(run_dir: Path, *, lines: int = 40, start: int = 0) -> str:
 
 
 def carry_over(earlier: Sequence[Path], attempt: Path) -> list[str]:
-    """Give a new attempt the newest good checkpoint of those before it, and completions already made.
+    """Give a new attempt the newest good checkpoint of those before it, and the texts already made.
 
     `earlier` are the folders of the attempts before, the newest first. Returns what there is to say of it. A copy gets
     its name once every file in it has been checked, so one that was cut short is never taken for a checkpoint.
@@ -210,12 +211,13 @@ def carry_over(earlier: Sequence[Path], attempt: Path) -> list[str]:
             said.append(f"goes on from {where}")
             break
         said.append(f"leaves {where}: {damage}")
-    for previous in earlier:
-        if (previous / "completions.jsonl").is_file():
-            unfinished = attempt / "completions.jsonl.copy"
-            shutil.copyfile(previous / "completions.jsonl", unfinished)
-            os.replace(unfinished, attempt / "completions.jsonl")
-            break
+    for name in TEXTS:
+        latest = next((folder / name for folder in earlier if (folder / name).is_file()), None)
+        if latest is not None:
+            unfinished = attempt / f"{name}.copy"
+            with latest.open("rb") as source, unfinished.open("wb") as copy:
+                copy.writelines(line for line in source if line.endswith(b"\n"))  # the last may be torn
+            os.replace(unfinished, attempt / name)
     return said
 
 

@@ -4,12 +4,13 @@ from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_shutting_down
+from django.conf import settings
 
 from training import looking_over, worker
 from training.models import GenerationJob, TrainingRun
 from training.services import rounds
 from training.services.launching import next_draft
-from training.services.work import idle_queue, return_lost
+from training.services.work import return_lost, to_claim
 
 
 @worker_shutting_down.connect
@@ -37,7 +38,7 @@ def check_run(run_id: str) -> None:
 
 @shared_task
 def advance_rounds() -> None:
-    """Carry every active round on, then ring for work that waits while nothing of its kind runs."""
+    """Carry every active round on, then ring for work that waits while workers are idle."""
     for round_id in rounds.active_round_ids():
         rounds.advance_round(round_id=round_id)
     ring()
@@ -51,13 +52,15 @@ def sweep_lost_work() -> None:
 
 
 def ring() -> None:
-    """Ring for the first waiting row of a kind of which nothing runs, and for a draft that was not looked over.
+    """Ring for the first waiting rows, as many as workers are idle, and for a draft that was not looked over.
 
     A doorbell too many finds nothing to claim.
     """
-    for kind, task in ((GenerationJob, run_generation), (TrainingRun, run_training)):
-        waiting: Any = idle_queue(kind)
-        if waiting is not None:
+    for kind, task, workers in (
+        (GenerationJob, run_generation, settings.GENERATION_WORKERS),
+        (TrainingRun, run_training, settings.TRAINING_WORKERS),
+    ):
+        for waiting in to_claim(kind, workers):
             task.apply_async([str(waiting.pk)], expires=30)
     draft = next_draft()
     if draft is not None:

@@ -18,7 +18,7 @@ class HeadToHead:
     source: str
     win_rate: WinRate
     comparisons: int
-    ties: int
+    ties: int  # judgments that put all completions of both on one rank
     all_bad: int
 
     def as_json(self) -> dict[str, Any]:
@@ -73,8 +73,9 @@ def head_to_head(
         if outcome == Judgment.Outcome.ALL_BAD:
             score, all_bad = 0.5, all_bad + 1
         else:
-            score = mean_score(ranks[judgment][a.pk], ranks[judgment][b.pk])
-            ties += score == 0.5
+            ranks_a, ranks_b = ranks[judgment][a.pk], ranks[judgment][b.pk]
+            score = mean_score(ranks_a, ranks_b)
+            ties += len({*ranks_a, *ranks_b}) == 1
         observations.append(Observation(prompt=prompt, annotator=annotator, score=score))
     return HeadToHead(
         a=a,

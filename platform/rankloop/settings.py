@@ -252,6 +252,9 @@ DEFAULT_MODEL = Path(
 # One salt and one share per installation, so that a prompt falls on the same side in every project.
 SPLIT_SALT = env.str("RANKLOOP_SPLIT_SALT", default="rankloop")
 HELD_OUT_SHARE = env.float("RANKLOOP_HELD_OUT_SHARE", default=0.3)
+# How many workers listen for each kind of long work: so much of it is done at a time.
+TRAINING_WORKERS = env.int("RANKLOOP_TRAINING_WORKERS", default=1)
+GENERATION_WORKERS = env.int("RANKLOOP_GENERATION_WORKERS", default=1)
 # A worker that stops renewing its lease for this long has lost its work.
 WORK_LEASE_SECONDS = env.int("RANKLOOP_WORK_LEASE_SECONDS", default=30)
 MAX_ATTEMPTS = env.int("RANKLOOP_MAX_ATTEMPTS", default=3)

@@ -78,6 +78,18 @@ def test_equal_texts_are_left_out_and_counted():
     same = [Candidate(completion=c, contestant=c, sample_index=0, text="tea") for c in (1, 2, 3)]
     other = Candidate(completion=4, contestant=4, sample_index=0, text="coffee")
     found = group_candidates([*same, other], size=4)
-    assert (found.groups, found.repeated) == ([[1, 4]], 2)
+    assert (len(found.groups[0]), found.repeated) == (2, 2)
+    assert 4 in found.groups[0]
     assert group_candidates(same, size=3).groups == []
     assert group_candidates([], size=4).groups == []
+
+
+def test_of_equal_texts_each_contestant_keeps_its_own_as_often_as_another():
+    kept: Counter[int] = Counter()
+    for number in range(400):
+        same = [Candidate(completion=c, contestant=c, sample_index=0, text=f"tea {number}") for c in (1, 2)]
+        other = Candidate(completion=3, contestant=1, sample_index=1, text="coffee")
+        third = Candidate(completion=4, contestant=2, sample_index=1, text="milk")
+        kept.update(group_candidates([*same, other, third], size=4).groups[0])
+    assert 160 < kept[1] < 240
+    assert kept[1] + kept[2] == 400

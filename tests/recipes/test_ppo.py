@@ -134,16 +134,17 @@ def test_a_checkpoint_holds_no_pickle(finished):
     assert names == {"weights.safetensors", "optimizers.safetensors", "state.json", "manifest.json"}
 
 
-def test_micro_batches_change_nothing_but_rounding(finished, tiny_model, tmp_path):
+def test_neither_micro_batches_nor_layers_computed_anew_change_more_than_rounding(tiny_model):
     from training.recipes import ppo, rollouts
     from training.recipes.options import parse_options
 
-    gradients = []
-    for together in (16, 3):
+    gradients, kept = [], []
+    for together, recomputes in ((16, False), (3, False), (16, True)):
         torch.manual_seed(0)
         tokenizer = loading.load_tokenizer(tiny_model)
         shared = SharedBase(tiny_model, tokenizer, None, 4, 8)
         shared.add_value(4, 8)
+        shared.recomputes = recomputes
         options = parse_options("ppo", OPTIONS | {"micro_batch_size": together})
         learner = ppo.Learner(options, shared)
         prompts = [Prompt([{"role": "user", "content": f"Say {i}."}], str(i)) for i in range(8)]
@@ -152,10 +153,19 @@ def test_micro_batches_change_nothing_but_rounding(finished, tiny_model, tmp_pat
             shared, lambda p, t: [float(len(x)) for x in t], prompts, parse_options("ppo", OPTIONS), 5
         )
         advantages = torch.randn(made.rows.mask.shape, generator=torch.Generator().manual_seed(1))
-        learner._gradient(POLICY, made, advantages, advantages, list(range(8)))
+        saved: list[int] = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=saved: s.append(t.numel()) or t, lambda t: t
+        )
+        with shared.for_learning(), hooks:
+            learner._gradient(POLICY, made, advantages, advantages, list(range(8)))
+        assert not any(module.training for module in shared.model.modules())
+        kept.append(sum(saved))
         weights = shared.parameters_of(POLICY).values()
         gradients.append(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
-    assert torch.allclose(*gradients, rtol=0.05, atol=gradients[0].abs().max() * 0.02)
+    for other in gradients[1:]:
+        assert torch.allclose(gradients[0], other, rtol=0.05, atol=gradients[0].abs().max() * 0.02)
+    assert kept[2] < kept[0] / 2
 
 
 def test_what_rows_begin_with_is_computed_once_which_changes_nothing_but_rounding(tiny_model, monkeypatch):

@@ -35,7 +35,7 @@ from training.services.launching import (
 )
 from training.services.runs import cancel_run
 from training.services.snapshots import snapshot_rounds
-from training.services.work import claim_work, end_work, idle_queue
+from training.services.work import claim_work, end_work, to_claim
 
 pytestmark = pytest.mark.django_db
 
@@ -109,7 +109,7 @@ def test_a_draft_has_its_inputs_and_complete_options_and_no_worker_takes_it(cast
         ("base", base, None),
     }
     assert claim_work(TrainingRun, run.pk, worker="w") is None
-    assert idle_queue(TrainingRun) is None
+    assert to_claim(TrainingRun, 1) == []
     assert AuditEvent.objects.filter(action="run drafted", actor=cast.researcher).count() == 1
 
 
@@ -208,7 +208,7 @@ def test_a_launch_queues_the_draft_once(cast, run):
     for _ in range(2):
         assert launch_draft(run=run, user=cast.researcher).status == WorkStatus.QUEUED
     assert AuditEvent.objects.filter(action="run launched").count() == 1
-    assert idle_queue(TrainingRun) == run
+    assert to_claim(TrainingRun, 1) == [run]
     held = claim_work(TrainingRun, run.pk, worker="w")
     assert held.attempt == 1
     assert launch_draft(run=run, user=cast.researcher).status == WorkStatus.RUNNING

@@ -23,7 +23,7 @@ from training.selectors.runs import queue_of, remaining_seconds, waiting
 from training.services.rounds import cancel_round
 from training.services.runs import open_run
 from training.services.steering import change_priority, continue_run, duplicate_run
-from training.services.work import claim_work, idle_queue
+from training.services.work import claim_work, to_claim
 
 pytestmark = pytest.mark.django_db
 
@@ -124,7 +124,7 @@ def test_what_is_claimed_next_is_what_the_page_says_is_first(cast):
     urgent = add_run(cast, "urgent")
     change_priority(run=urgent, priority=1, user=cast.researcher)
     assert waiting().first() == urgent
-    assert idle_queue(TrainingRun) == urgent
+    assert to_claim(TrainingRun, 1) == [urgent]
 
 
 def test_a_priority_out_of_range_or_of_a_run_that_does_not_wait_is_refused(site, cast):

@@ -77,7 +77,7 @@ def test_only_the_latest_attempt_is_read_and_an_unfinished_line_is_not(run):
     TrainingRun.objects.filter(pk=run.pk).update(attempt=3)
     assert steps_of(samples_of(run)) == [0]
     run.refresh_from_db()
-    assert samples_of(run) == []
+    assert samples_of(run) == []  # what it is to go on with, a new attempt is given a copy of
 
 
 def test_without_samples_the_page_says_which_methods_keep_some(site, run):

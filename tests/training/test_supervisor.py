@@ -326,6 +326,18 @@ def test_what_an_old_attempt_writes_after_it_was_taken_over_is_never_read(attemp
     assert carry_over([third, second, first], fourth) == ["goes on from step 2 of attempt-3"]
 
 
+def test_texts_of_the_latest_attempt_that_has_some_go_along(attempts):
+    first, second, third = attempts
+    save(first, 2)
+    (first / "samples.jsonl").write_text("old\n")
+    (first / "completions.jsonl").write_text("made\n")
+    second.mkdir()
+    (second / "samples.jsonl").write_text("new\nto")
+    carry_over([second, first], third)
+    assert (third / "samples.jsonl").read_text() == "new\n"
+    assert (third / "completions.jsonl").read_text() == "made\n"
+
+
 def test_an_attempt_without_a_folder_has_none_to_write_to_later(attempts):
     first, second, third = attempts
     assert carry_over([second, first], third) == []

@@ -21,12 +21,12 @@ from training.services.work import (
     claim_work,
     end_work,
     give_back,
-    idle_queue,
     lock_held,
     renew_work,
     request_cancel,
     requeue,
     return_lost,
+    to_claim,
     write_held,
 )
 
@@ -237,15 +237,26 @@ def test_a_worker_that_ends_and_a_sweep_at_the_same_moment_agree(stored, tmp_pat
             assert (row.status, returned) == (WorkStatus.SUCCEEDED, 0)
 
 
-def test_the_oldest_waiting_row_is_rung_for_only_while_nothing_of_its_kind_runs(cast, job, base):
-    assert idle_queue(GenerationJob) == job
-    assert idle_queue(TrainingRun) is None
+def test_waiting_rows_are_rung_for_only_while_a_worker_is_idle(cast, job, base):
+    assert to_claim(GenerationJob, 1) == [job]
+    assert to_claim(TrainingRun, 1) == []
     held = claim(job)
-    assert idle_queue(GenerationJob) is None
+    assert to_claim(GenerationJob, 1) == []
     request_cancel(job)
-    assert idle_queue(GenerationJob) is None
+    assert to_claim(GenerationJob, 1) == []
     end_work(held, WorkStatus.CANCELLED)
-    assert idle_queue(GenerationJob) is None
+    assert to_claim(GenerationJob, 1) == []
+
+
+def test_as_many_are_rung_for_as_workers_are_idle(cast):
+    first, second, third = (
+        TrainingRun.objects.create(project=cast.project, step=name, method="dpo") for name in ("a", "b", "c")
+    )
+    assert to_claim(TrainingRun, 2) == [first, second]
+    claim_work(TrainingRun, first.pk, worker="one")
+    assert to_claim(TrainingRun, 2) == [second]
+    assert to_claim(TrainingRun, 3) == [second, third]
+    assert to_claim(TrainingRun, 1) == []
 
 
 def test_the_higher_priority_is_claimed_first_then_the_older_and_a_draft_never(cast, base):
@@ -258,9 +269,9 @@ def test_the_higher_priority_is_claimed_first_then_the_older_and_a_draft_never(c
     older, newer = add("urgent, older", 5), add("urgent, newer", 5)
     unlaunched = add("not launched", 9, WorkStatus.DRAFT)
     for expected in (older, newer):
-        assert idle_queue(TrainingRun) == expected
+        assert to_claim(TrainingRun, 1) == [expected]
         end_work(claim_work(TrainingRun, expected.pk, worker="w"), WorkStatus.SUCCEEDED)
-    assert idle_queue(TrainingRun).step == "later"
+    assert to_claim(TrainingRun, 1)[0].step == "later"
     assert claim_work(TrainingRun, unlaunched.pk, worker="w") is None
     assert return_lost(TrainingRun) == 0
     requeue(unlaunched)

@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+ATTENTION = {
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+}  # layers with keys and values to hand on
 WORTH_IT = 0.9  # of the tokens of whole rows: two smaller passes have a price of their own
 
 
@@ -113,11 +119,18 @@ def ends(attention: Tensor) -> Tensor:
     return (attention * torch.arange(1, attention.shape[1] + 1, device=attention.device)).amax(dim=1)
 
 
+def layers_of(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+    """Those that can be computed anew in the backward pass: they do so in training mode when told to."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
 def _needs_whole_rows(backbone: PreTrainedModel) -> bool:
     """Whether keys and values can't be handed on: to a model with another kind of state, or one that forgets them
     in the forward pass to compute them anew in the backward one.
     """
-    return backbone._is_stateful or (backbone.training and backbone.is_activation_checkpointing)
+    kinds = set(getattr(backbone.config, "layer_types", None) or ATTENTION)
+    recomputes = any(layer.training and layer.gradient_checkpointing for layer in layers_of(backbone))
+    return backbone._is_stateful or not kinds <= ATTENTION or recomputes
 
 
 def _alike(one: list[int], other: list[int]) -> int:

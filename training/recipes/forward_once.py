@@ -2,8 +2,8 @@
 
 A ranking of four completions gives six pairs, and TRL computes both completions of each: twelve rows of which
 four differ. `score_once` and `completion_log_probs` compute each different row once and hand its result to every
-pair that holds it, and they compute the prompt of those four once (beginnings.py). The gradient is the sum over
-those pairs, as before.
+pair that holds it, and on a CPU they compute the prompt of those four once (beginnings.py). The gradient is the sum
+over those pairs, as before.
 
 On a CPU, TRL also projects every token, prompts included, onto the whole vocabulary, and accumulates
 gradients by float32 products: two thirds of a DPO step. `completion_log_probs` projects completion tokens

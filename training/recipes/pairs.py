@@ -128,26 +128,25 @@ def are_messages(value: Any) -> bool:
 def training_order(pairs: Sequence[Pair], count: int, seed: int) -> list[int]:
     """Which pair comes at each of `count` places: passes over the comparisons, each in a new random order.
 
-    The pairs of a comparison stay side by side, whoever ranked it, hence in one batch unless its border cuts them:
-    they share completions, and spread over batches each completion would be computed and learnt from several times a
-    pass, which over-fits (Ouyang et al. 2022, section 3.5). A ranking of weight 2 comes twice as often as one of
-    weight 1, also of the same comparison; equal weights come once a pass.
+    The pairs of a ranking stay side by side, and so do the rankings of a comparison, hence in one batch unless its
+    border cuts them: they share completions, and spread over batches each completion would be computed and learnt from
+    several times a pass, which over-fits (Ouyang et al. 2022, section 3.5). A ranking of weight 2 comes twice as often
+    as one of weight 1, also of the same comparison; equal weights come once a pass.
     """
     rankings: dict[str, list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
         rankings[pair.ranking].append(index)
-    together: dict[tuple[str, float], list[int]] = defaultdict(list)
+    together: dict[tuple[str, float], list[list[int]]] = defaultdict(list)
     for members in rankings.values():
         weight = sum(pairs[i].weight for i in members) / len(members)
         first = pairs[members[0]]
-        together[first.comparison or first.ranking, weight] += members
+        together[first.comparison or first.ranking, weight].append(members)
     groups, weights = list(together.values()), [weight for _, weight in together]
     rng, order = random.Random(seed), []
     while len(order) < count:
         for which in one_pass(weights, rng):
-            shuffled = groups[which][:]
-            rng.shuffle(shuffled)
-            order += shuffled
+            for members in rng.sample(groups[which], len(groups[which])):
+                order += rng.sample(members, len(members))
     return order[:count]
 
 

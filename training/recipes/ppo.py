@@ -184,7 +184,8 @@ class Learner:
             for mini_batch in rollouts.equal_parts(order, options.mini_batches):
                 found: dict[str, float] = {}
                 for adapter in learning:
-                    found |= self._gradient(adapter, made, advantages, returns, mini_batch)
+                    with self.shared.for_learning():
+                        found |= self._gradient(adapter, made, advantages, returns, mini_batch)
                     if found.get("policy_moved", 0.0) > options.kl_stop:
                         # It has moved too far already: this update is not made, nor any further one of the step.
                         return self._means(sums, updates, found)

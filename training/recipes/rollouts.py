@@ -183,6 +183,9 @@ class HeldOut:
         self.prompts, self.options = prompts, options
         self.seeds = [derived_seed(seed, "held out", number) for number in range(BEST_OF)]
         self.parents: np.ndarray | None = None  # (4, prompts)
+        self.known: dict[
+            tuple[str, str], float
+        ] = {}  # the reward of each text to a prompt, so that equal ones tie
 
     def evaluate(self, shared: SharedBase, reward: Reward, *, at_start: bool) -> dict[str, Any]:
         """The policy against its parent, and best-of-4 beside it. `at_start` it is its parent still.
@@ -191,6 +194,7 @@ class HeldOut:
         interval; `samples` are those completions; `best_of_4` is what the parent reaches when the best of four of its
         completions is picked by the reward, which costs no training.
         """
+        reward = self._remembered(reward)
         ask = () if at_start else ("log_probs", "reference")
         made = collect(shared, reward, self.prompts, self.options, self.seeds[0], ask)
         if self.parents is None:
@@ -216,6 +220,19 @@ class HeldOut:
                 for prompt, text, reward in zip(self.prompts, made.texts, made.rewards.tolist(), strict=True)
             ],
         }
+
+    def _remembered(self, reward: Reward) -> Reward:
+        """The reward, which is asked once of each text: rounding depends on what else is computed beside it."""
+
+        def remembered(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
+            keys = [(prompt.prompt_id, text) for prompt, text in zip(prompts, texts, strict=True)]
+            new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self.known}
+            if new:
+                found = reward(list(new.values()), [text for _, text in new])
+                self.known |= zip(new, found, strict=True)
+            return [self.known[key] for key in keys]
+
+        return remembered
 
     @torch.no_grad()
     def _rewards_of_parent(self, shared: SharedBase, reward: Reward, seed: int) -> np.ndarray:

@@ -18,11 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from training.recipes import processes
-from training.recipes.beginnings import ends, hidden_states
+from training.recipes.beginnings import ends, hidden_states, layers_of
 from training.recipes.loading import (
     Float32Head,
     check_adapter,
     compute_dtype,
+    has_gpu,
     load_policy,
     lora_config,
     spare_casts,
@@ -111,6 +112,7 @@ class SharedBase:
         self.tokenizer = tokenizer
         self.value_head: Float32Head | None = None
         self.reward_head: Float32Head | None = None
+        self.recomputes = has_gpu()  # trades time for memory, which a CPU has
 
     @property
     def device(self) -> torch.device:
@@ -167,6 +169,27 @@ class SharedBase:
             for weight, exact in named.items():
                 weight.data = exact
 
+    @contextmanager
+    def for_learning(self) -> Iterator[None]:
+        """While a gradient is computed, layers that are to be computed anew for it keep no more than their input.
+
+        They do so in training mode, which they alone are put into: dropout stays off, else the ratio would not begin
+        at 1.
+        """
+        layers = layers_of(self.model.get_base_model()) if self.recomputes else []
+        if layers:
+            kwargs = {"use_reentrant": False}
+            self.model.get_base_model().activation_checkpointing_enable(
+                activation_checkpointing_kwargs=kwargs
+            )
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+
     def wear(self, adapter: str) -> None:
         """Answer through this adapter from now on; it alone requires gradients."""
         self.model.set_adapter(adapter, inference_mode=adapter in (REFERENCE, REWARD))
@@ -217,20 +240,29 @@ class SharedBase:
 
     @torch.no_grad()
     def scores(self, conversations: Sequence[list[int]], together: int) -> list[float]:
-        """The reward model's score of each conversation, given as tokens, in the given order."""
+        """The reward model's score of each conversation, given as tokens, in the given order.
+
+        Equal ones are scored once: rounding depends on what else is in a batch, and equal texts must come out equal.
+        """
         self.wear(REWARD)
-        by_length = sorted(range(len(conversations)), key=lambda i: len(conversations[i]))
-        batches = [by_length[start : start + together] for start in range(0, len(by_length), together)]
+        different = sorted(
+            {tuple(conversation) for conversation in conversations}, key=lambda one: (len(one), one)
+        )
+        batches = [
+            list(range(start, min(start + together, len(different))))
+            for start in range(0, len(different), together)
+        ]
 
         def score(number: int, batch: list[int]) -> list[float]:
-            ids, attention = _padded([conversations[i] for i in batch], self.tokenizer.pad_token_id)
+            ids, attention = _padded([list(different[i]) for i in batch], self.tokenizer.pad_token_id)
             ids, attention = ids.to(self.device), attention.to(self.device)
             last = ends(attention) - 1
             hidden, first = self._hidden(ids, attention, last)
             last = hidden[torch.arange(len(batch)), last - first]  # (batch, width)
             return self.reward_head(last)[:, 0].tolist()
 
-        return in_their_places(batches, self.divided(batches, score))
+        found = dict(zip(different, in_their_places(batches, self.divided(batches, score)), strict=True))
+        return [found[tuple(conversation)] for conversation in conversations]
 
     def _completion_hidden(self, rows: Rows) -> Tensor:
         """The last hidden state before each completion token: what predicts it. (batch, new, width)"""

@@ -139,11 +139,12 @@ def return_lost(kind: type[Model]) -> int:
     return spent + cancelled + queued
 
 
-def idle_queue(kind: type[W]) -> W | None:
-    """The row to claim next, when nothing of its kind runs: a doorbell may have been lost and is rung again.
+def to_claim(kind: type[W], workers: int) -> list[W]:
+    """The rows to claim next, one for each of so many workers that has nothing to do.
 
-    The higher priority first, then the older one. Drafts wait for no worker.
+    Their doorbells may have been lost and are rung again. The higher priority first, then the older one. Drafts wait
+    for no worker.
     """
-    if kind.objects.filter(status__in=HELD).exists():
-        return None
-    return kind.objects.filter(status=WorkStatus.QUEUED).order_by(*kind.claimed_in_order_of).first()
+    idle = workers - kind.objects.filter(status__in=HELD).count()
+    queued = kind.objects.filter(status=WorkStatus.QUEUED).order_by(*kind.claimed_in_order_of)
+    return list(queued[: max(0, idle)])
