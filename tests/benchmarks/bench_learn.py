@@ -203,25 +203,30 @@ class Learning:
         for name, run in runs.items():
             metrics = result_of(run)["metrics"]
             if name in by_utility:
-                found[name] = rehearsed.win_rate(self.held_out, made[name], made["base"])
-                found[name]["by"] = "hidden utility"
+                found[name] = {
+                    "by": "hidden utility",
+                    **rehearsed.win_rate(self.held_out, made[name], made["base"]),
+                    **self._measured(run / "output", judge),
+                }
             else:
                 found[name] = {
-                    "win_rate": metrics["win_rate"],
-                    "interval": metrics["interval"],
                     "by": "checked reward",
+                    **{
+                        key: metrics[key] for key in ("win_rate", "interval", "kl", "reward", "parent_reward")
+                    },
+                    "mean_length": metrics["length"],
                 }
-            found[name] |= {
-                "kl": metrics.get("kl"),
-                "mean_length": metrics.get("length", found[name].get("mean_words")),
-                **{
-                    key: metrics[key]
-                    for key in ("reward", "parent_reward", "best_of_4_reward", "best_of_4_win_rate")
-                    if key in metrics
-                },
-            }
-        found["parent"] = {"utility": rehearsed.mean_utility(self.held_out, made["base"])}
+            best = ("best_of_4_reward", "best_of_4_win_rate")
+            found[name] |= {key: metrics[key] for key in best if key in metrics}
+        utility = rehearsed.mean_utility(self.held_out, made["base"])
+        found["parent"] = {"utility": utility, **self._measured(None, judge)}
         return found
+
+    def _measured(self, adapter: Path | None, judge: str) -> dict[str, float]:
+        length = self.sizes.max_new_tokens
+        return rehearsed.measured(
+            self.base, adapter, Path(judge), self.held_out, max_new_tokens=length, seed=3
+        )
 
     # --- over-optimisation ---
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from annotation.rehearsal.annotator import SimulatedAnnotator
 from annotation.rehearsal.utility import utility
@@ -151,6 +152,38 @@ def win_rate(
         "utility": mean_utility(prompts, policy),
         "mean_words": float(np.mean(words)),
     }
+
+
+def measured(
+    base: Path,
+    adapter: Path | None,
+    judge: Path,
+    prompts: Sequence[Messages],
+    *,
+    max_new_tokens: int,
+    seed: int,
+) -> dict[str, float]:
+    """What a policy writes once to each prompt: its KL to the base in nats, reward by a reward model, length in tokens.
+
+    As the recipes that sample measure it, so that one that does not (DPO) can stand beside them.
+    """
+    from training.recipes import loading, rollouts
+    from training.recipes.options import parse_options
+    from training.recipes.prompts import Prompt
+    from training.recipes.shared_base import SharedBase
+
+    options = parse_options("ppo", {"max_new_tokens": max_new_tokens})
+    shared = SharedBase(base, loading.load_tokenizer(base), adapter, rank=16, alpha=32)
+    reward = rollouts.open_reward({"reward_model": str(judge)}, options, shared, base)
+    asked = [Prompt(messages, str(number)) for number, messages in enumerate(prompts)]
+    made = rollouts.collect(shared, reward, asked, options, seed, ask=("log_probs",))
+    for part in made.parts(range(len(made.rows)), options.micro_batch_size):
+        rows = made.rows.select(part)
+        with torch.no_grad(), shared.model.disable_adapter():
+            made.reference[part, : rows.mask.shape[1]] = shared.log_probs(rows)
+    described = made.describe()
+    kl = ((made.log_probs - made.reference) * made.rows.mask).sum(dim=1).mean()
+    return {"kl": float(kl), "reward": described["reward"], "mean_length": described["length"]}
 
 
 def mean_utility(prompts: Sequence[Messages], completions: Sequence[Sequence[str]]) -> float:
