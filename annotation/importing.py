@@ -54,7 +54,7 @@ def read_rows(content: bytes, *, file: str) -> list[PromptRow]:
         raise ImportErrors([f"{file}: byte {error.start}: not UTF-8. Save the file as UTF-8."]) from None
     if not text.strip():
         raise ImportErrors([f"{file}: the file is empty."])
-    parse = _csv_records if file.lower().endswith(".csv") else _jsonl_records
+    parse = _csv_records if file.lower().endswith(".csv") else jsonl_records
     rows, problems = [], []
     for line, record in parse(text):
         try:
@@ -70,7 +70,7 @@ def read_rows(content: bytes, *, file: str) -> list[PromptRow]:
     return rows
 
 
-def _jsonl_records(text: str) -> Iterator[tuple[int, Any]]:
+def jsonl_records(text: str) -> Iterator[tuple[int, Any]]:
     # split("\n") and not splitlines(): JSON strings may hold U+2028, which splitlines() takes for a line's end.
     for line, raw in enumerate(text.split("\n"), start=1):
         if not raw.strip():

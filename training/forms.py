@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 
 from annotation.models import Contestant, Project, Prompt, Round
+from rankloop.parsers import MEGABYTE
 from training.models import WorkStatus
 from training.recipes.options import METHODS, describe_options
 
@@ -264,6 +265,9 @@ class CompareForm(forms.Form):
         return cleaned
 
 
+MOST_BYTES = 50 * MEGABYTE  # of an imported file
+
+
 class SamplesForm(forms.Form):
     """Which two evaluations of a run to look at, and which prompts first."""
 
@@ -279,6 +283,22 @@ class SamplesForm(forms.Form):
         super().__init__(*args, **kwargs)
         for name in ("before", "after"):
             self.fields[name].choices = [(step, str(step)) for step in steps]
+
+
+class ImportForm(forms.Form):
+    """A file of pairs or answers."""
+
+    file = forms.FileField(
+        label="JSONL file",
+        help_text="At most 50 MB, UTF-8, one JSON object a line.",
+        widget=forms.ClearableFileInput(attrs={"accept": ".jsonl,.ndjson,.json"}),
+    )
+
+    def clean_file(self) -> Any:
+        file = self.cleaned_data["file"]
+        if file.size > MOST_BYTES:
+            raise forms.ValidationError("The file is larger than 50 MB. Import it in parts.")
+        return file
 
 
 class WithdrawForm(forms.Form):

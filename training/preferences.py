@@ -31,8 +31,9 @@ def ranked_pairs(row: Row) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
 def pair_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> Iterator[dict[str, Any]]:
     """TRL's preference form, one object a pair, for the rows of one split, those of a ranking side by side.
 
-    `texts` maps digests to texts. `weight` is that of the ranking: each counts alike, however many pairs it gives,
-    and recipes learn from the pairs of one comparison together (InstructGPT, Ouyang et al. 2022, section 3.5).
+    `texts` maps digests to texts. `weight` is that of the ranking, 1 unless an import says otherwise, however many
+    pairs it gives, and recipes learn from the pairs of one comparison together (InstructGPT, Ouyang et al. 2022,
+    section 3.5).
     """
     for row in rows:
         if row["split"] != split:
@@ -45,7 +46,7 @@ def pair_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> 
                 "ranking": row["ranking"],
                 "comparison": row["comparison"],
                 "prompt_id": row["prompt"],
-                "weight": 1.0,
+                "weight": row.get("weight", 1.0),
                 "strength": row.get("strength"),
             }
 
@@ -79,7 +80,7 @@ def outcome_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) 
                 "label": is_good,
                 "ranking": row["ranking"],
                 "prompt_id": row["prompt"],
-                "weight": 1.0,
+                "weight": row.get("weight", 1.0),
             }
 
 
@@ -100,7 +101,7 @@ def written_answers(row: Row) -> Sequence[Mapping[str, Any]]:
 def sft_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> Iterator[dict[str, Any]]:
     """TRL's prompt and completion form, one object a written answer, for the rows of one split.
 
-    `texts` maps digests to texts. Each answer weighs alike; `ranking` tells those of one judgment.
+    `texts` maps digests to texts. `ranking` tells those of one judgment.
     """
     for row in rows:
         if row["split"] != split:
@@ -111,7 +112,7 @@ def sft_lines(rows: Sequence[Row], *, texts: Mapping[str, str], split: str) -> I
                 "completion": [{"role": "assistant", "content": texts[answer["text"]]}],
                 "ranking": row["ranking"],
                 "prompt_id": row["prompt"],
-                "weight": 1.0,
+                "weight": row.get("weight", 1.0),
             }
 
 

@@ -41,7 +41,7 @@ class RunForm(forms.Form):
         queryset=None,
         required=False,
         empty_label="Freeze a new one from rounds",
-        help_text="Frozen judgments. A dataset never changes.",
+        help_text="Frozen judgments, or what was imported. A dataset never changes.",
     )
     rounds = forms.ModelMultipleChoiceField(
         label="Rounds to freeze now",
@@ -176,11 +176,14 @@ class RunForm(forms.Form):
 
 def _dataset_label(dataset: Any) -> str:
     numbers = ", ".join(str(round.number) for round in dataset.rounds.order_by("number"))
+    source = dataset.imported_from or f"round {numbers}"
     counts = dataset.counts
     simulated = ", simulated" if dataset.sources == ["rehearsal"] else ""
+    answers = counts.get("train_demonstrations", 0)
+    written = f", {answers:,} train answers" if answers else ""
     return (
-        f"{dataset.digest[:12]}, round {numbers}: {counts.get('train_pairs', 0):,} train pairs, "
-        f"{counts.get('held_out_pairs', 0):,} held-out{simulated}, {dataset.created_at:%-d %b %Y}"
+        f"{dataset.digest[:12]}, {source}: {counts.get('train_pairs', 0):,} train pairs, "
+        f"{counts.get('held_out_pairs', 0):,} held-out{written}{simulated}, {dataset.created_at:%-d %b %Y}"
     )
 
 

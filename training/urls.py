@@ -47,6 +47,7 @@ urlpatterns = [
     path(f"{_PROJECT}/checkpoints/add-default/", checkpoints.add_default_base, name="add-default-base"),
     path(f"{_PROJECT}/checkpoints/<int:checkpoint>/", checkpoints.checkpoint_page, name="checkpoint"),
     path(f"{_PROJECT}/checkpoints/<int:checkpoint>/export.tar", exports.download, name="export-checkpoint"),
+    path(f"{_PROJECT}/datasets/import/", checkpoints.import_page, name="import-dataset"),
     path(f"{_DATASET}/", checkpoints.dataset_page, name="dataset"),
     path(
         f"{_DATASET}/sft-<slug:split>.jsonl",

@@ -151,6 +151,12 @@ class JSONLinesBody(FileBody):
     media_type = "application/jsonl"
 
 
+def import_refused(error: ImportErrors) -> Response:
+    """The answer to a file of which nothing was imported."""
+    told = f"{len(error.problems)} problems were found, and nothing was imported."
+    return Response({"detail": told, "problems": error.problems[:MOST_PROBLEMS]}, status=400)
+
+
 class ImportApi(APIView):
     parser_classes = (JSONBody, CSVBody, JSONLinesBody)
     most_bytes = 50 * MEGABYTE
@@ -179,6 +185,5 @@ class ImportApi(APIView):
         try:
             result = import_prompts(project=project, content=content, file=file, user=request.user)
         except ImportErrors as error:
-            told = f"{len(error.problems)} problems were found, and nothing was imported."
-            return Response({"detail": told, "problems": error.problems[:MOST_PROBLEMS]}, status=400)
+            return import_refused(error)
         return Response(ImportOutput(result).data)

@@ -6,7 +6,10 @@ Three parts, each made by the recipes as the platform runs them:
 
     reward    On rehearsal preferences (simulated annotators rank what the default model writes) and on
               ../shared/data/hh-rlhf (pairs of at most 256 tokens, a seed a turn): held-out accuracy with its interval
-              beside a plain TRL script of equal budget, length alone, and the human ceiling.
+              beside a plain TRL script of equal budget, length alone, and the human ceiling. On hh-rlhf equal budget
+              is equal steps and pairs, as no completion comes twice. Of rankings the recipe computes each completion
+              once where TRL computes every side of every pair, so there it is CPU-seconds of the training loop: as
+              many steps, of 48 pairs for TRL's 24, and still the fewer seconds. Both are printed.
     policies  DPO, RLOO and PPO on the rehearsal's data, and RLOO and PPO on a reward that a program can check. Each is
               measured on held-out prompts against its parent, by the hidden utility of the simulated annotators or by
               that checked reward; with KL, length and best-of-4 beside it.
@@ -44,6 +47,8 @@ class Sizes:
     max_new_tokens: int = 48
     samples: int = 2  # of each contestant to a held-out prompt
     reward_steps: int = 60
+    reward_batch: int = 48
+    by_hand_batch: int = 24
     dpo_steps: int = 32
     online_steps: int = 16
     rloo_steps: int = 48  # each costs about a third of one of PPO: one pass, and no value model
@@ -67,6 +72,8 @@ QUICK = Sizes(
     online_steps=2,
     rloo_steps=2,
     online_batch=8,
+    reward_batch=12,
+    by_hand_batch=12,
     hh_pairs=24,
     hh_steps=2,
     hh_seeds=1,
@@ -137,9 +144,19 @@ class Learning:
     # --- reward models ---
 
     def reward_on_rehearsal(self) -> dict[str, Any]:
-        options = {"steps": self.sizes.reward_steps}
-        run = self.run("reward", "reward", self.rehearse(), "pairs", options)
-        return {**self._accuracy(run), "baseline_accuracy": accuracy_by_hand(run)}
+        run = self.judge()
+        plain = by_hand(run, self.sizes.by_hand_batch)
+        return {
+            **self._accuracy(run),
+            "cpu_seconds": result_of(run)["cpu_seconds_loop"],
+            "baseline_accuracy": plain["accuracy"],
+            "baseline_cpu_seconds": plain["cpu_seconds"],
+        }
+
+    def judge(self) -> Path:
+        """RUN_DIR of the reward model of the rehearsal, which also rewards policies."""
+        options = {"steps": self.sizes.reward_steps, "batch_size": self.sizes.reward_batch}
+        return self.run("reward", "reward", self.rehearse(), "pairs", options)
 
     def reward_on_hh(self) -> dict[str, Any] | None:
         if not HH.is_dir():
@@ -157,7 +174,7 @@ class Learning:
             }
             run = self.run(f"hh-{seed}", "reward", data, "pairs", options, seed=seed)
             ours.append(self._accuracy(run))
-            plain.append(accuracy_by_hand(run))
+            plain.append(by_hand(run, options["batch_size"])["accuracy"])
             print(f"hh-rlhf, seed {seed}: {ours[-1]['accuracy']:.3f}, plain TRL {plain[-1]:.3f}", flush=True)
         return {
             "accuracy": statistics.mean(one["accuracy"] for one in ours),
@@ -174,7 +191,7 @@ class Learning:
 
     def policies(self) -> dict[str, Any]:
         data, sizes = self.rehearse(), self.sizes
-        judge = str(self.run("reward", "reward", data, "pairs", {"steps": sizes.reward_steps}) / "output")
+        judge = str(self.judge() / "output")
         online = {
             "steps": sizes.online_steps,
             "batch_size": sizes.online_batch,
@@ -233,7 +250,7 @@ class Learning:
     def curve(self) -> list[dict[str, float]]:
         """Points of KL, reward-model score and hidden utility on held-out prompts, as PPO goes on, for each seed."""
         data, sizes = self.rehearse(), self.sizes
-        judge = str(self.run("reward", "reward", data, "pairs", {"steps": sizes.reward_steps}) / "output")
+        judge = str(self.judge() / "output")
         options = {
             "steps": sizes.curve_steps,
             "eval_steps": sizes.curve_every,
@@ -316,16 +333,16 @@ def turns(dialogue: str) -> list[dict[str, str]]:
     return found
 
 
-def accuracy_by_hand(run: Path) -> float:
-    """Held-out accuracy of the shortest TRL script on the data, seed and budget of a run; kept beside it."""
+def by_hand(run: Path, batch_size: int) -> dict[str, float]:
+    """{"accuracy", "cpu_seconds"} of the shortest TRL script on the data, seed and steps of a run; kept beside it."""
     kept = run / "by_hand.json"
     if not kept.is_file():
-        command = [sys.executable, "-m", "tests.benchmarks.by_hand_reward", str(run)]
+        command = [sys.executable, "-m", "tests.benchmarks.by_hand_reward", str(run), str(batch_size)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr[-2000:])
         kept.write_text(done.stdout.strip().split("\n")[-1])
-    return json.loads(kept.read_text())["accuracy"]
+    return json.loads(kept.read_text())
 
 
 def draw(points: Sequence[dict[str, float]], file: Path) -> None:

@@ -1,17 +1,18 @@
 """A reward model by TRL alone, as one would write it by hand: the baseline of `bench learn`.
 
-    python -m tests.benchmarks.by_hand_reward RUN_DIR
+    python -m tests.benchmarks.by_hand_reward RUN_DIR BATCH_SIZE
 
-Reads the RUN_DIR of our recipe (same base, pairs, seed, steps, batch, rates and LoRA), shuffles as TRL does, and prints
-its held-out accuracy as one line of JSON; ties count half.
+Reads the RUN_DIR of our recipe (same base, pairs, seed, steps, rates and LoRA), shuffles as TRL does, and prints its
+held-out accuracy, where ties count half, and the CPU-seconds of its training loop as one line of JSON.
 """
 
 import json
 import sys
+import time
 from pathlib import Path
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, batch_size: int) -> None:
     import numpy as np
     import torch
     from datasets import load_dataset
@@ -29,7 +30,7 @@ def main(folder: Path) -> None:
         load_dataset("json", data_files=str(folder / f"{split}.jsonl"), split="train").select_columns(columns)
         for split in ("train", "held_out")
     )
-    parts = -(-options.batch_size // options.micro_batch_size)
+    parts = -(-batch_size // options.micro_batch_size)
     trainer = RewardTrainer(
         model=config["base"],
         processing_class=AutoTokenizer.from_pretrained(config["base"]),
@@ -46,7 +47,7 @@ def main(folder: Path) -> None:
             output_dir=str(folder / "trl"),
             model_init_kwargs={"dtype": compute_dtype()},
             max_steps=options.steps,
-            per_device_train_batch_size=options.batch_size // parts,
+            per_device_train_batch_size=batch_size // parts,
             gradient_accumulation_steps=parts,
             per_device_eval_batch_size=16,
             learning_rate=options.learning_rate,
@@ -61,7 +62,9 @@ def main(folder: Path) -> None:
             disable_tqdm=True,
         ),
     )
+    started = time.process_time()
     trainer.train()
+    seconds = time.process_time() - started
     margins: list[float] = []
     trainer.model.eval()
     for batch in trainer.get_eval_dataloader():
@@ -69,10 +72,11 @@ def main(folder: Path) -> None:
             scores = trainer.model(**batch).logits[:, 0].float()  # chosen rows, then rejected ones
         chosen, rejected = scores.chunk(2)
         margins += (chosen - rejected).tolist()
-    print("\n" + json.dumps({"accuracy": float((np.sign(margins) + 1).mean() / 2), "pairs": len(margins)}))
+    accuracy = float((np.sign(margins) + 1).mean() / 2)
+    print("\n" + json.dumps({"accuracy": accuracy, "pairs": len(margins), "cpu_seconds": seconds}))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m tests.benchmarks.by_hand_reward RUN_DIR")
-    main(Path(sys.argv[1]))
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m tests.benchmarks.by_hand_reward RUN_DIR BATCH_SIZE")
+    main(Path(sys.argv[1]), int(sys.argv[2]))

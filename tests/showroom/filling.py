@@ -380,7 +380,7 @@ def _runs_by_hand(room: Room, folder: Path, draw: random.Random) -> None:
             "learning_rate": 2e-4,
         }.items()
     )
-    _write_samples(run, draw)
+    _write_samples(room.runs["ppo"], draw)
     opened("dpo", "dpo_robust", options={"loss": "robust", "flipped_share": 0.1})
     opened("kto", "kto_before_lunch", priority=2, duplicate_of=dpo)
 
@@ -388,8 +388,7 @@ def _runs_by_hand(room: Room, folder: Path, draw: random.Random) -> None:
 def _write_samples(run: TrainingRun, draw: random.Random) -> None:
     """What a policy wrote before and after: full answers, then brief ones."""
     folder = attempt_folder(run)
-    for name in ("held_out", "samples"):
-        (folder / f"{name}.jsonl").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "held_out.jsonl").open("w") as prompts, (folder / "samples.jsonl").open("w") as samples:
         for number, (question, full, brief) in enumerate(texts.QUESTIONS):
             asked = {"prompt_id": str(number), "prompt": [{"role": "user", "content": question}]}

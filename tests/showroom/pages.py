@@ -266,6 +266,7 @@ def _training(room: Room) -> Iterator[Page]:
     yield _at(
         "dataset", "dataset", "Frozen judgments.", slug=slug, dataset=room.rounds["closed"].datasets.get().pk
     )
+    yield _at("import-dataset", "dataset-import", "Bring in pairs or answers from a file.", slug=slug)
     a, b = room.rounds["closed"].contestants.order_by("-pk").values_list("pk", flat=True)
     address = f"{reverse('compare', args=[slug])}?a={a}&b={b}"
     yield Page("compare", "Two versions side by side on the same prompts.", address, "researcher", "compare")

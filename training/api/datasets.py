@@ -2,6 +2,7 @@
 
 import django_filters
 from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -9,13 +10,18 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotation.access import Role, get_project
+from annotation.api.prompts import ImportProblems, JSONLinesBody, import_refused
+from annotation.importing import ImportErrors
 from annotation.models import Prompt
-from rankloop.api import AlwaysJSON, Listing, Problem, read_query
+from rankloop.api import AlwaysJSON, Listing, Problem, read_body, read_query
 from rankloop.errors import Conflict
+from rankloop.parsers import JSONBody
 from training.access import get_dataset
 from training.api.runs import RunOutput
+from training.forms import MOST_BYTES
 from training.models import PreferenceDataset, TrainingRun
 from training.selectors.datasets import jsonl, pairs_of, revised_since
+from training.services.imports import import_dataset
 from training.store import DamagedArtifact, ErasedText
 
 
@@ -26,7 +32,8 @@ class DatasetOutput(serializers.ModelSerializer):
 
     class Meta:
         model = PreferenceDataset
-        fields = ("id", "digest", "rounds", "sources", "counts", "created_at")
+        fields = ("id", "digest", "rounds", "sources", "imported_from", "counts", "created_at")
+        extra_kwargs = {"imported_from": {"help_text": "The name of a file; empty for frozen judgments."}}
 
 
 class DatasetDetail(DatasetOutput):
@@ -52,9 +59,14 @@ class PairOutput(serializers.Serializer):
     prompt = PairMessage(many=True)
     chosen = PairMessage(many=True)
     rejected = PairMessage(many=True)
-    ranking = serializers.IntegerField(help_text="The judgment it comes from.")
+    ranking = serializers.IntegerField(help_text="The judgment it comes from; of an import the line.")
     prompt_id = serializers.IntegerField()
     weight = serializers.FloatField()
+
+
+class DatasetImportInput(serializers.Serializer):
+    file = serializers.CharField(max_length=200, help_text="Its name, to know it by.")
+    content = serializers.CharField(trim_whitespace=False, help_text="JSONL.")
 
 
 class DatasetFilters(django_filters.FilterSet):
@@ -71,6 +83,34 @@ class DatasetsApi(Listing):
         """Every frozen dataset of the project."""
         project = get_project(request.user, slug, at_least=Role.RESEARCHER)
         return self.page_of(project.datasets.prefetch_related("rounds"))
+
+
+class DatasetImportApi(APIView):
+    parser_classes = (JSONBody, JSONLinesBody)
+    most_bytes = MOST_BYTES
+
+    @extend_schema(
+        request={"application/json": DatasetImportInput, "application/jsonl": OpenApiTypes.STR},
+        responses={200: DatasetOutput, 400: ImportProblems},
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        """Make a dataset of every row of a JSONL file, or none. The same rows give the same dataset.
+
+        A row has `prompt` (a text or a list of messages), and `chosen` with `rejected`, or `completion`. It may have
+        `strength` (1 to 3, of a pair), `weight` and `split` (only `held_out`). Send JSON with the file's name and
+        content, or the file itself.
+        """
+        project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+        if isinstance(request.data, bytes):
+            file, content = "pairs.jsonl", request.data
+        else:
+            asked = read_body(request, DatasetImportInput)
+            file, content = asked["file"], asked["content"].encode()
+        try:
+            dataset = import_dataset(project=project, content=content, file=file, user=request.user)
+        except ImportErrors as error:
+            return import_refused(error)
+        return Response(DatasetOutput(dataset).data)
 
 
 class DatasetApi(APIView):

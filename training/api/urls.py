@@ -44,6 +44,7 @@ urlpatterns = [
     path(f"{_CHECKPOINT}/judgments", checkpoints.JudgmentsApi.as_view(), name="api-checkpoint-judgments"),
     path(f"{_PROJECT}/evaluations", checkpoints.EvaluationsApi.as_view(), name="api-evaluations"),
     path(f"{_PROJECT}/datasets", datasets.DatasetsApi.as_view(), name="api-datasets"),
+    path(f"{_PROJECT}/datasets/import", datasets.DatasetImportApi.as_view(), name="api-import-dataset"),
     path(_DATASET, datasets.DatasetApi.as_view(), name="api-dataset"),
     path(f"{_DATASET}/pairs", datasets.PairsApi.as_view(), name="api-dataset-pairs"),
     path(f"{_PROJECT}/compare", compare.CompareApi.as_view(), name="api-compare"),

@@ -8,8 +8,8 @@ from annotation.models import Judgment, Project, Round
 class PreferenceDataset(models.Model):
     """A canonical snapshot of judgments in the artifact store, named by the digest of its manifest.
 
-    Never edited. That a judgment in it was revised or withdrawn later is seen from the judgments, which are only
-    added to: training.selectors.datasets.revised_since.
+    Or the rows of an imported file; then no judgment stands behind it. Never edited. That a judgment in it was revised
+    or withdrawn later is seen from the judgments, which are only added to: training.selectors.datasets.revised_since.
     """
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="datasets")
@@ -18,6 +18,7 @@ class PreferenceDataset(models.Model):
     sources = models.JSONField(default=list)  # of the judgments: never people and simulated ones unless asked
     # Judgments, comparisons, pairs in each split, ties, all-bad: what its page shows without opening the files.
     counts = models.JSONField(default=dict)
+    imported_from = models.CharField(max_length=200, blank=True)  # the name of a file
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -100,7 +100,11 @@ class KtoOptions(TrainingOptions):
     """Kahneman-Tversky optimisation: a policy from single completions called good or bad."""
 
     batch_size: int = option(
-        24, "Completions in a step.", low=2, high=4096, source="as many rows as DPO's default"
+        24,
+        "Completions in a step.",
+        low=2,
+        high=4096,
+        source="as many rows as TRL's DPO computes for 12 pairs",
     )
     micro_batch_size: int = option(
         12,

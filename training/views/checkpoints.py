@@ -11,14 +11,17 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 
 from annotation.access import Role, get_project
+from annotation.importing import MOST_ERRORS, ImportErrors
 from annotation.models import Project, Prompt
 from rankloop.errors import Refused
 from training.access import get_checkpoint, get_dataset
+from training.forms import ImportForm
 from training.models import Checkpoint
 from training.selectors.datasets import demonstrations_of, jsonl, pairs_of, revised_since
 from training.selectors.lineage import count_by_source, judgments_behind, lineage_of
 from training.selectors.weights import weights_of
 from training.services.checkpoints import register_default
+from training.services.imports import import_dataset
 from training.store import DamagedArtifact, ErasedText
 
 JUDGMENTS_PER_PAGE = 25
@@ -84,6 +87,28 @@ def checkpoint_page(request: HttpRequest, slug: str, checkpoint: int) -> HttpRes
         "evaluations": found.evaluations.select_related("round").order_by("pk"),
     }
     return render(request, "training/checkpoint.html", context)
+
+
+@login_required
+def import_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """Bring in pairs or answers from elsewhere."""
+    project = get_project(request.user, slug, at_least=Role.RESEARCHER)
+    form = ImportForm(request.POST or None, request.FILES or None)
+    problems: list[str] = []
+    if request.method == "POST" and form.is_valid():
+        file = form.cleaned_data["file"]
+        try:
+            dataset = import_dataset(project=project, content=file.read(), file=file.name, user=request.user)
+        except ImportErrors as error:
+            problems = error.problems[:MOST_ERRORS]
+            problems += [f"… and {len(error.problems) - MOST_ERRORS} more"] * (
+                len(error.problems) > MOST_ERRORS
+            )
+        else:
+            messages.success(request, f"{file.name} is a dataset now. Choose it where you launch a run.")
+            return redirect("dataset", slug, dataset.pk)
+    context = {"project": project, "form": form, "problems": problems}
+    return render(request, "training/import_dataset.html", context, status=400 if problems else 200)
 
 
 @login_required
