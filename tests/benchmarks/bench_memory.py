@@ -1,6 +1,6 @@
 """The memory that a look-over foretells beside the memory that the run takes, for three sizes of model on a CPU.
 
-    python -m tests.benchmarks.bench_memory [--quick] [--json FILE] [--methods dpo,reward,ppo]
+    python -m tests.benchmarks.bench_memory [--quick] [--json FILE] [--methods dpo,reward,ppo,rloo]
 
 Random weights in the shape of a Llama of 14, 62 and 135 million parameters, with the byte tokenizer of
 recipes/tiny.py. Estimate: the peak in the findings of recipes/preview.py. Measured: the peak resident memory of the
@@ -26,9 +26,9 @@ SHAPES = {
     "62M": (512, 1408, 12, 8, 4, 49_152),
     "135M": (576, 1536, 30, 9, 3, 49_152),
 }
-METHODS = ("dpo", "reward", "ppo")
+METHODS = ("dpo", "reward", "ppo", "rloo")
 OPTIONS = {"steps": 2, "save_steps": 2, "warmup_steps": 0, "max_length": 512}
-SAMPLING = {"reward": "length", "value_warmup_steps": 0}
+SAMPLING = {"ppo": {"reward": "length", "value_warmup_steps": 0}, "rloo": {"reward": "length"}}
 # (words of a prompt, words of the longest completion): short rows keep attention tables, long ones do not.
 LENGTHS = {"short": (8, 12), "long": (24, 36)}
 MAKE = """
@@ -71,7 +71,7 @@ def make_run(folder: Path, method: str, model: Path, *, lengths: tuple[int, int]
         for number in range(count):
             prompt = [{"role": "user", "content": " ".join(rng.choices(WORDS, k=lengths[0]))}]
             texts = [" ".join(rng.choices(WORDS, k=lengths[1] * part // 4)) for part in (1, 2, 3, 4)]
-            if method in ("ppo", "rloo", "grpo"):
+            if method in SAMPLING:
                 lines.append({"prompt": prompt, "prompt_id": f"{split}-{number}"})
                 continue
             sides = [[{"role": "assistant", "content": text}] for text in texts]
@@ -81,7 +81,7 @@ def make_run(folder: Path, method: str, model: Path, *, lengths: tuple[int, int]
                 for b in range(a + 1, 4)
             ]
         write_pairs(folder / f"{split}.jsonl", lines)
-    chosen = {**OPTIONS, **(SAMPLING if method in ("ppo", "rloo", "grpo") else {}), **options}
+    chosen = {**OPTIONS, **SAMPLING.get(method, {}), **options}
     config = {"method": method, "base": str(model), "seed": 1, "threads": 1, "options": chosen}
     config["data"] = {"train": "train.jsonl", "held_out": "held_out.jsonl"}
     (folder / "config.json").write_text(json.dumps(config))

@@ -37,11 +37,16 @@ class Row:
 
     where: str
     messages: Sequence[Message]
-    prompt: int  # tokens
+    asked: Sequence[int]  # the prompt as tokens
     sides: tuple[Side, ...]
     ranking: str = ""
     comparison: str = ""
     weight: float = 1.0
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.asked)
 
     @property
     def longest(self) -> int:

@@ -10,6 +10,7 @@ what can't be looked over.
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -154,7 +155,7 @@ class Reader:
         return Row(
             where,
             given["prompt"],
-            len(prompt),
+            prompt,
             sides,
             str(given.get("ranking", where)),
             str(given.get("comparison", "")),
@@ -295,11 +296,10 @@ def load_of(
 ) -> Load:
     """How much is computed together, and in a step, in the order that training takes the rows.
 
-    On a CPU, what the completions of a pair begin with alike is computed once (beginnings.py).
+    On a CPU, what rows begin with alike is computed once (beginnings.py).
     """
     batch, steps = options["batch_size"], min(options["steps"], STEPS_LOOKED_AT)
     samples = METHODS[method].samples
-    rows = {split: [_lengths(row, options) for row in some] for split, some in kept.items()}
     if METHODS[method].reads == "pairs":
         pairs = [Pair([], [], [], row.ranking, row.weight, "", row.comparison) for row in kept["train"]]
         order = training_order(pairs, steps * batch, seed)
@@ -308,17 +308,18 @@ def load_of(
     part = options["micro_batch_size"] if samples else batch // parts_of(batch, options["micro_batch_size"])
     groups = []
     for start in range(0, len(order), batch):
-        of_step = order[start : start + batch]
-        if samples:  # in parts of like length: rollouts.Rollouts.parts
-            of_step = sorted(of_step, key=lambda i: kept["train"][i].prompt)
-        groups += [
-            _together([rows["train"][i] for i in of_step[at : at + part]])
-            for at in range(0, len(of_step), part)
-        ]
-    shares = machine.kind == "cpu" and not samples
+        of_step = [kept["train"][i] for i in order[start : start + batch]]
+        if method == "ppo":  # in parts of like length: rollouts.Rollouts.parts
+            of_step.sort(key=lambda row: row.prompt)
+        elif samples:  # TRL shuffles the completions of some prompts
+            size = options["group_size"]
+            of_step = [row for row in of_step[: batch // size] for _ in range(size)]
+            random.Random(start).shuffle(of_step)
+        groups += [_together(of_step[at : at + part], options) for at in range(0, len(of_step), part)]
+    shares = machine.kind == "cpu"
     computed = [_computed(group, shares, 1 if method == "reward" else None) for group in groups]
     together, largest = max(zip(computed, groups, strict=True), key=lambda one: one[0])
-    held = sorted((tokens, new) for _, tokens, new in _together(rows["held_out"]))
+    held = sorted((tokens, new) for _, tokens, new in _together(kept["held_out"], options))
     last = held[-estimates.EVALUATED_TOGETHER :]
     return Load(
         together=together,
@@ -331,8 +332,8 @@ def load_of(
     )
 
 
-# Of each side of a row: its ids (None: not known yet), how many of them are computed, and those of its completion.
-Lengths = list[tuple[tuple[int, ...] | None, int, int]]
+# Of each side of a row: its ids, how many of them are computed, and those of its completion.
+Lengths = list[tuple[tuple[int, ...], int, int]]
 
 
 def _computed(group: Lengths, shares: bool, asked: int | None) -> int:
@@ -349,19 +350,21 @@ def _computed(group: Lengths, shares: bool, asked: int | None) -> int:
     return found.tokens if found else len(group) * longest
 
 
-def _lengths(row: Row, options: dict[str, Any]) -> Lengths:
-    if not row.sides:
-        return [(None, row.prompt + options["max_new_tokens"], options["max_new_tokens"])]
+def _lengths(row: Row, options: dict[str, Any], place: int) -> Lengths:
+    if not row.sides:  # a completion that is to be sampled is like no other
+        new = options["max_new_tokens"]
+        return [((*row.asked, *[-2 - place] * new), row.prompt + new, new)]
     most = options["max_length"]
     return [
         (side.ids, min(len(side.ids), most), min(len(side.ids), most) - side.prompt) for side in row.sides
     ]
 
 
-def _together(rows: Sequence[Lengths]) -> Lengths:
+def _together(rows: Sequence[Row], options: dict[str, Any]) -> Lengths:
     """What is computed for some rows: a completion that several pairs hold, once."""
-    sides = [side for row in rows for side in row]
-    return list({side[0] if len(rows[0]) == 2 else place: side for place, side in enumerate(sides)}.values())
+    sides = [side for place, row in enumerate(rows) for side in _lengths(row, options, place)]
+    pairs = len(rows[0].sides) == 2
+    return list({side[0] if pairs else place: side for place, side in enumerate(sides)}.values())
 
 
 def estimate(
