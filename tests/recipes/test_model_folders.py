@@ -29,6 +29,11 @@ def change(path: Path, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def test_numbers_and_labels_are_free(model):
+    change(model / "config.json", a_new_size=4, a_new_switch=True, sizes=[1, 2], id2label={"0": "any words"})
+    assert check_model(model)["a_new_size"] == 4
+
+
 def test_a_folder_with_pickle_weights_only_is_refused(model):
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     with pytest.raises(RecipeError, match=r"pytorch_model.bin.*safetensors"):
@@ -74,6 +79,8 @@ def test_code_beside_weights_is_refused(model):
         ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantised"),
         ("config.json", {"vision_config": {"quantization_config": {"quant_method": "fp8"}}}, "quantised"),
         ("config.json", {"_attn_implementation": "somebody/kernels"}, "somebody/kernels"),
+        ("config.json", {"moe_kernel": "somebody/kernels"}, "words under 'moe_kernel'"),
+        ("config.json", {"text_config": {"parts": [{"plugin": "a"}]}}, "words under 'plugin'"),
         ("config.json", {"text_config": {"attn_implementation": "hub/k@v1:f"}}, "Remove attn_implementation"),
     ],
 )

@@ -20,6 +20,63 @@ HEADER_LIMIT = 100_000_000  # bytes; safetensors' own
 # Anything else names a kernel on a hub, which is code.
 ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flex_attention")
 
+# Where a config.json may hold words, at any depth: they name parts that transformers has. Numbers name nothing; a word
+# under another key could name code from elsewhere.
+TEXT_KEYS = {
+    *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version"),
+    *("_name_or_path", "_model_name_or_path"),  # never followed
+    *(
+        "unsloth_version",
+        "tokenizer_class",
+        "problem_type",
+        "finetuning_task",
+        "prefix",
+        "cache_implementation",
+    ),
+    *(
+        "hidden_act",
+        "hidden_activation",
+        "activation_function",
+        "activation",
+        "act_fn",
+        "afn",
+        "ff_activation",
+    ),
+    *(
+        "mamba_hidden_act",
+        "mlp_hidden_act",
+        "hidden_mamba_act",
+        "conv_activation",
+        "dense_act_fn",
+        "feed_forward_proj",
+    ),
+    *("summary_type", "summary_activation", "classifier_activation", "norm_type", "rope_type", "type"),
+    *(
+        "position_embedding_type",
+        "attention_type",
+        "attention_types",
+        "attention_layers",
+        "attn_type",
+        "attn_layers",
+    ),
+    *("layer_types", "mlp_layer_types", "layers_block_type", "block_types", "indexer_types", "scoring_func"),
+    *(
+        "topk_method",
+        "expert_selection_fn",
+        "mamba_ssm_cache_dtype",
+        "attn_implementation",
+        "_attn_implementation",
+    ),
+    *(
+        "_attn_implementation_internal",
+        "time_step_init_scheme",
+        "shared_expert_combination_strategy",
+        "init_device",
+    ),
+    *("use_bidirectional_attention", "mtp_layers_block_type"),
+}
+FREE_KEYS = {"id2label", "label2id", "task_specific_params"}  # what is in them is text for people
+
 # What an adapter_config.json may say, key by key. peft adds keys with each version: one that is not listed may be there
 # as long as it is switched off.
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -74,6 +131,11 @@ def check_model(folder: Path) -> dict[str, Any]:
             f"{folder}/config.json asks for quantised weights, whose kernels are code from elsewhere. "
             "Save the model with plain weights (bfloat16 or float32)."
         )
+    for key in _text_keys(config) - TEXT_KEYS:
+        raise RecipeError(
+            f"{folder}/config.json has words under {shortened(key)}, which is not on the list of what a model may "
+            "name. Remove it from there unless the model needs it; one that does can't be used."
+        )
     for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
         for value in _values_of(config, key):
             if value not in ATTENTIONS:
@@ -113,6 +175,21 @@ def check_adapter(folder: Path, base: Path | None = None) -> dict[str, Any]:
     if base is not None:
         _refuse_misfit(folder, tensors, base)
     return config
+
+
+def _text_keys(config: Mapping[str, Any]) -> set[str]:
+    """Keys under which a configuration has words, at any depth."""
+    found = set()
+    for key, value in config.items():
+        if key in FREE_KEYS:
+            continue
+        inner = value if isinstance(value, list) else [value]
+        if any(isinstance(one, str) for one in inner):
+            found.add(key)
+        for one in inner:
+            if isinstance(one, Mapping):
+                found |= _text_keys(one)
+    return found
 
 
 def _check_files(folder: Path, config_name: str) -> dict[str, Any]:
