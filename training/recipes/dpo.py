@@ -5,9 +5,10 @@
 TRL's DPOTrainer on a LoRA adapter; the reference model is the same model without the adapter, or with a
 frozen copy of the parent adapter. Where all weights learn (`weights`), it is a frozen copy of the whole model.
 Departures from the paper: LoRA by default, AdamW instead of RMSprop and a higher learning rate to go with LoRA; the
-pairs of a comparison share a batch, and each completion is computed once in it. Two other losses can take the place of
-its own: IPO (Azar et al. 2023, 2310.12036), as in TRL on log-probabilities per token, and robust DPO (Chowdhury et
-al. 2024, 2403.00409); and the plain loss on chosen completions can be added (Pang et al. 2024, 2404.19733).
+pairs of a comparison share a batch, and what they share is computed once in each part of it. Two other losses can take
+the place of its own: IPO (Azar et al. 2023, 2310.12036), as in TRL on log-probabilities per token, and robust DPO
+(Chowdhury et al. 2024, 2403.00409); and the plain loss on chosen completions can be added (Pang et al. 2024,
+2404.19733).
 """
 
 import math

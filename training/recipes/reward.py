@@ -5,9 +5,9 @@
 TRL's RewardTrainer with the loss -log sigmoid(score of chosen - score of rejected), on a LoRA adapter with a
 score head of its own, or on all weights and a head (`weights`). Departures from the paper: LoRA by default; the
 language model's own head is dropped, not kept beside; scores are not shifted to mean 0 (recipe.json holds mean and
-spread, for whoever uses them as rewards). As in the paper, the pairs of a comparison share a batch and each completion
-is computed once in it. A margin by strength of preference (Touvron et al. 2023, 2307.09288, section 3.2.2) and a pull
-of scores towards 0 (Eisenstein et al. 2023, 2312.09244) can be added to the loss.
+spread, for whoever uses them as rewards). As in the paper, the pairs of a comparison share a batch; what they share is
+computed once in each part of it. A margin by strength of preference (Touvron et al. 2023, 2307.09288, section 3.2.2)
+and a pull of scores towards 0 (Eisenstein et al. 2023, 2312.09244) can be added to the loss.
 """
 
 import json
