@@ -44,7 +44,7 @@ class TrainingOptions:
     )
     batch_size: int = option(
         48,
-        "Pairs in a step. The pairs of a comparison stay together, and what those computed together share is computed once.",
+        "Pairs in a step. Those of a comparison stay together, and what they share is computed once.",
         low=1,
         high=4096,
         source="four comparisons of four completions, each judged twice",
