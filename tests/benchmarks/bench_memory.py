@@ -4,7 +4,7 @@
 
 Random weights in the shape of a Llama of 14, 62 and 135 million parameters, with the byte tokenizer of
 recipes/tiny.py. Estimate: the peak in the findings of recipes/preview.py. Measured: the peak resident memory of the
-recipe's own process after a few steps (`peak_memory_mb` in its result.json). The aim is within a quarter, each.
+recipe's own process after four steps (`peak_memory_mb` in its result.json). The aim is within a quarter, each.
 `--quick` leaves out the largest.
 """
 
@@ -27,7 +27,7 @@ SHAPES = {
     "135M": (576, 1536, 30, 9, 3, 49_152),
 }
 METHODS = ("dpo", "reward", "ppo", "rloo")
-OPTIONS = {"steps": 2, "save_steps": 2, "warmup_steps": 0, "max_length": 512}
+OPTIONS = {"steps": 4, "save_steps": 4, "warmup_steps": 0, "max_length": 512}
 SAMPLING = {"ppo": {"reward": "length", "value_warmup_steps": 0}, "rloo": {"reward": "length"}}
 # (words of a prompt, words of the longest completion): short rows keep attention tables, long ones do not.
 LENGTHS = {"short": (8, 12), "long": (24, 36)}

@@ -18,12 +18,13 @@ from training.recipes.options import METHODS
 from training.recipes.options_from_samples import SAMPLED_TOGETHER
 from training.recipes.run_dir import KEPT_CHECKPOINTS, RecipeError
 
-# Measured: a recipe's process on a CPU once its imports are done; what a CUDA context and its kernels take on the card.
-RUNTIME_BYTES = {"cpu": 480e6, "cuda": 900e6}
-# Measured: what an allocator holds beyond what is in use. glibc's keeps more than twice the activations, whose many
-# sizes leave holes that nothing fits (with MALLOC_MMAP_THRESHOLD_=65536 it is 1.07, for half as much CPU time again);
-# logits are so large that each is given back at once.
-SPARE = {"cpu": 2.25, "cuda": 1.1}
+# Measured: what a recipe's process on a CPU takes for its imports and what libraries put aside in the first steps; what
+# a CUDA context and its kernels take on the card.
+RUNTIME_BYTES = {"cpu": 640e6, "cuda": 900e6}
+# Measured: what an allocator holds beyond what is in use. glibc's keeps 1.4 times the activations after two steps and
+# 2.4 times after thirty, whose many sizes leave holes that nothing fits; logits are so large that each is given back at
+# once.
+SPARE = {"cpu": 1.8, "cuda": 1.1}
 SLACK = 1.1
 # Rules of thumb for floating-point operations a second, used until a run of the same kind was measured.
 FLOPS = {"cpu": 35e9, "cuda": 80e12}  # of one core; of one card that computes in bfloat16
