@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
+expect.set_options(timeout=20_000)  # a machine at its limit is slow, not wrong
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
