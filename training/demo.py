@@ -54,10 +54,10 @@ class Sizes:
     max_new_tokens: int = 56
     annotators: int = 12
     # More judgments of a comparison make more pairs of the same completions, each of which is computed once: they cost
-    # no time. About one pass each, over two and four comparisons a step.
+    # no time. About one pass each, over four comparisons a step.
     overlap: int = 4
     reward_options: dict[str, Any] = field(
-        default_factory=lambda: {"steps": 44, "batch_size": 48, "micro_batch_size": 48}
+        default_factory=lambda: {"steps": 24, "batch_size": 96, "micro_batch_size": 96}
     )
     dpo_options: dict[str, Any] = field(
         default_factory=lambda: {"steps": 24, "batch_size": 96, "micro_batch_size": 96}

@@ -8,8 +8,8 @@ Three parts, each made by the recipes as the platform runs them:
               ../shared/data/hh-rlhf (pairs of at most 256 tokens, a seed a turn): held-out accuracy with its interval
               beside a plain TRL script of equal budget, length alone, and the human ceiling. On hh-rlhf equal budget
               is equal steps and pairs, as no completion comes twice. Of rankings the recipe computes each completion
-              once where TRL computes every side of every pair, so there it is CPU-seconds of the training loop: as
-              many steps, of 48 pairs for TRL's 24, and still the fewer seconds. Both are printed.
+              once where TRL computes every side of every pair, so there it is CPU-seconds of the training loop, which
+              are printed: 30 steps of 96 pairs for TRL's 60 of 24, and still the fewer seconds.
     policies  DPO, RLOO and PPO on the rehearsal's data, and RLOO and PPO on a reward that a program can check. Each is
               measured on held-out prompts against its parent, by the hidden utility of the simulated annotators or by
               that checked reward; with KL, length and best-of-4 beside it.
@@ -46,8 +46,9 @@ class Sizes:
     held_out_prompts: int = 70
     max_new_tokens: int = 48
     samples: int = 2  # of each contestant to a held-out prompt
-    reward_steps: int = 60
-    reward_batch: int = 48
+    reward_steps: int = 30
+    reward_batch: int = 96
+    by_hand_steps: int = 60
     by_hand_batch: int = 24
     dpo_steps: int = 32
     online_steps: int = 16
@@ -73,6 +74,7 @@ QUICK = Sizes(
     rloo_steps=2,
     online_batch=8,
     reward_batch=12,
+    by_hand_steps=3,
     by_hand_batch=12,
     hh_pairs=24,
     hh_steps=2,
@@ -145,7 +147,7 @@ class Learning:
 
     def reward_on_rehearsal(self) -> dict[str, Any]:
         run = self.judge()
-        plain = by_hand(run, self.sizes.by_hand_batch)
+        plain = by_hand(run, self.sizes.by_hand_steps, self.sizes.by_hand_batch)
         return {
             **self._accuracy(run),
             "cpu_seconds": result_of(run)["cpu_seconds_loop"],
@@ -174,7 +176,7 @@ class Learning:
             }
             run = self.run(f"hh-{seed}", "reward", data, "pairs", options, seed=seed)
             ours.append(self._accuracy(run))
-            plain.append(by_hand(run, options["batch_size"])["accuracy"])
+            plain.append(by_hand(run, options["steps"], options["batch_size"])["accuracy"])
             print(f"hh-rlhf, seed {seed}: {ours[-1]['accuracy']:.3f}, plain TRL {plain[-1]:.3f}", flush=True)
         return {
             "accuracy": statistics.mean(one["accuracy"] for one in ours),
@@ -333,11 +335,18 @@ def turns(dialogue: str) -> list[dict[str, str]]:
     return found
 
 
-def by_hand(run: Path, batch_size: int) -> dict[str, float]:
-    """{"accuracy", "cpu_seconds"} of the shortest TRL script on the data, seed and steps of a run; kept beside it."""
+def by_hand(run: Path, steps: int, batch_size: int) -> dict[str, float]:
+    """{"accuracy", "cpu_seconds"} of the shortest TRL script on the data and seed of a run; kept beside it."""
     kept = run / "by_hand.json"
     if not kept.is_file():
-        command = [sys.executable, "-m", "tests.benchmarks.by_hand_reward", str(run), str(batch_size)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.by_hand_reward",
+            str(run),
+            str(steps),
+            str(batch_size),
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr[-2000:])

@@ -1,8 +1,8 @@
 """A reward model by TRL alone, as one would write it by hand: the baseline of `bench learn`.
 
-    python -m tests.benchmarks.by_hand_reward RUN_DIR BATCH_SIZE
+    python -m tests.benchmarks.by_hand_reward RUN_DIR STEPS BATCH_SIZE
 
-Reads the RUN_DIR of our recipe (same base, pairs, seed, steps, rates and LoRA), shuffles as TRL does, and prints its
+Reads the RUN_DIR of our recipe (same base, pairs, seed, rates and LoRA), shuffles as TRL does, and prints its
 held-out accuracy, where ties count half, and the CPU-seconds of its training loop as one line of JSON.
 """
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 
-def main(folder: Path, batch_size: int) -> None:
+def main(folder: Path, steps: int, batch_size: int) -> None:
     import numpy as np
     import torch
     from datasets import load_dataset
@@ -46,7 +46,7 @@ def main(folder: Path, batch_size: int) -> None:
         args=RewardConfig(
             output_dir=str(folder / "trl"),
             model_init_kwargs={"dtype": compute_dtype()},
-            max_steps=options.steps,
+            max_steps=steps,
             per_device_train_batch_size=batch_size // parts,
             gradient_accumulation_steps=parts,
             per_device_eval_batch_size=16,
@@ -78,5 +78,5 @@ def main(folder: Path, batch_size: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m tests.benchmarks.by_hand_reward RUN_DIR BATCH_SIZE")
+        sys.exit("usage: python -m tests.benchmarks.by_hand_reward RUN_DIR STEPS BATCH_SIZE")
     main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -40,8 +40,14 @@ class RewardOptions(TrainingOptions):
     """Reward model: one score per conversation, from pairs."""
 
     weights: str = _weights()
-    steps: int = steps_option(
-        60, "measured on SmolLM2-135M: held-out accuracy 0.76 after half a pass over 478 rankings"
+    steps: int = steps_option(30, "about two passes over 250 rankings of four completions")
+    batch_size: int = option(
+        96,
+        "Pairs in a step. Those of a comparison stay together, and what they share is computed once.",
+        low=1,
+        high=4096,
+        source="eight comparisons, each judged twice: held-out accuracy 0.667 after 20 steps of SmolLM2-135M, 0.638 "
+        "after 60 of 48 pairs",
     )
     learning_rate: float = rate_option(2e-4, "measured on SmolLM2-135M, with a fresh score head")
     margin_per_strength: float = option(
