@@ -251,7 +251,7 @@ def test_out_of_memory_is_tried_once_more_with_half_the_micro_batch_and_the_reci
 
 def test_the_second_try_after_out_of_memory_may_succeed(run, recipe):
     recipe(
-        "if config['options']['micro_batch_size'] == 12:\n"
+        f"if config['options']['micro_batch_size'] == {run.recipe['options']['micro_batch_size']}:\n"
         + f"    {OUT_OF_MEMORY}\n".replace("; ", "\n    ")
         + TRAIN
     )
