@@ -3,10 +3,12 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 ROLES = ("system", "user", "assistant")
 FIELDS = ("prompt", "tags", "source", "split")
@@ -48,26 +50,55 @@ def read_rows(content: bytes, *, file: str) -> list[PromptRow]:
     A row has `prompt` (a string, or a message list; in CSV a cell that starts with `[` is read as one), and may have
     `tags` (a list; in CSV separated by `;`), `source` and `split` (only `held_out`). Raises ImportErrors.
     """
+    text = decoded(content, file=file)
+    records = _csv_records(text) if file.lower().endswith(".csv") else jsonl_records(text)
+    rows = checked_rows(records, _row, file=file)
+    if not rows:
+        raise ImportErrors([f"{file}: there is a header but no row."])
+    return rows
+
+
+def decoded(content: bytes, *, file: str) -> str:
+    """The text of a file. Raises ImportErrors when it is none, or empty."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ImportErrors([f"{file}: byte {error.start}: not UTF-8. Save the file as UTF-8."]) from None
     if not text.strip():
         raise ImportErrors([f"{file}: the file is empty."])
-    parse = _csv_records if file.lower().endswith(".csv") else jsonl_records
+    return text
+
+
+def checked_rows(records: Iterable[tuple[int, Any]], check: Callable[[int, Any], T], *, file: str) -> list[T]:
+    """What `check` makes of each (line, record). Raises ImportErrors naming all for which it raises FieldError."""
     rows, problems = [], []
-    for line, record in parse(text):
+    for line, record in records:
         try:
             if isinstance(record, FieldError):
                 raise record
-            rows.append(_row(line, record))
+            rows.append(check(line, record))
         except FieldError as error:
             problems.append(f"{file}, line {line}, {error.name}: {error.reason}")
     if problems:
         raise ImportErrors(problems)
-    if not rows:
-        raise ImportErrors([f"{file}: there is a header but no row."])
     return rows
+
+
+def check_fields(record: Any, known: Sequence[str]) -> None:
+    """Raise FieldError unless a record is an object with fields of these names only."""
+    if not isinstance(record, dict):
+        raise FieldError("row", f"expected an object with the field `prompt`, found {type(record).__name__}")
+    unknown = [key for key in record if key not in known]
+    if unknown:
+        raise FieldError(str(unknown[0]), f"unknown field. Known are {', '.join(known)}.")
+
+
+def asks_to_hold_out(record: dict[str, Any]) -> bool:
+    """Whether a record asks for the held-out split. Raises FieldError when it asks for another."""
+    split = record.get("split", "")
+    if split not in ("", "held_out"):
+        raise FieldError("split", f"{split!r} can't be asked for. Only `held_out` can; else leave it out.")
+    return split == "held_out"
 
 
 def jsonl_records(text: str) -> Iterator[tuple[int, Any]]:
@@ -111,11 +142,7 @@ def _csv_records(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _row(line: int, record: Any) -> PromptRow:
-    if not isinstance(record, dict):
-        raise FieldError("row", f"expected an object with the field `prompt`, found {type(record).__name__}")
-    unknown = [key for key in record if key not in FIELDS]
-    if unknown:
-        raise FieldError(str(unknown[0]), f"unknown field. Known are {', '.join(FIELDS)}.")
+    check_fields(record, FIELDS)
     if "prompt" not in record:
         raise FieldError("prompt", "missing")
     tags = record.get("tags", [])
@@ -129,15 +156,13 @@ def _row(line: int, record: Any) -> PromptRow:
     for name, text in [("source", source), *(("tags", tag) for tag in tags)]:
         if (reason := unkept(text)) is not None:
             raise FieldError(name, reason)
-    split = record.get("split", "")
-    if split not in ("", "held_out"):
-        raise FieldError("split", f"{split!r} can't be asked for. Only `held_out` can; else leave it out.")
+    held_out = asks_to_hold_out(record)
     return PromptRow(
         line=line,
         messages=checked_messages(record["prompt"]),
         tags=sorted({tag.strip() for tag in tags}),
         source=source,
-        held_out=split == "held_out",
+        held_out=held_out,
     )
 
 

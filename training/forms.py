@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 
 from annotation.models import Contestant, Project, Prompt, Round
-from rankloop.parsers import MEGABYTE
+from rankloop.parsers import MOST_IMPORTED
 from training.models import WorkStatus
 from training.recipes.options import METHODS, describe_options
 
@@ -265,9 +265,6 @@ class CompareForm(forms.Form):
         return cleaned
 
 
-MOST_BYTES = 50 * MEGABYTE  # of an imported file
-
-
 class SamplesForm(forms.Form):
     """Which two evaluations of a run to look at, and which prompts first."""
 
@@ -296,7 +293,7 @@ class ImportForm(forms.Form):
 
     def clean_file(self) -> Any:
         file = self.cleaned_data["file"]
-        if file.size > MOST_BYTES:
+        if file.size > MOST_IMPORTED:
             raise forms.ValidationError("The file is larger than 50 MB. Import it in parts.")
         return file
 

@@ -4,7 +4,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from annotation.importing import FieldError, ImportErrors, checked_messages, jsonl_records, unkept
+from annotation.importing import (
+    FieldError,
+    ImportErrors,
+    asks_to_hold_out,
+    check_fields,
+    checked_messages,
+    checked_rows,
+    decoded,
+    jsonl_records,
+    unkept,
+)
 
 PAIR, ANSWER = ("chosen", "rejected"), ("completion",)
 FIELDS = ("prompt", *PAIR, *ANSWER, "strength", "weight", "split")
@@ -36,31 +46,11 @@ def read_dataset(content: bytes, *, file: str) -> list[ImportedRow]:
         raise ImportErrors(
             [f"{file}: CSV can't hold conversations. Save it as JSONL, one JSON object a line."]
         )
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ImportErrors([f"{file}: byte {error.start}: not UTF-8. Save the file as UTF-8."]) from None
-    rows, problems = [], []
-    for line, record in jsonl_records(text):
-        try:
-            if isinstance(record, FieldError):
-                raise record
-            rows.append(_row(line, record))
-        except FieldError as error:
-            problems.append(f"{file}, line {line}, {error.name}: {error.reason}")
-    if problems:
-        raise ImportErrors(problems)
-    if not rows:
-        raise ImportErrors([f"{file}: the file is empty."])
-    return rows
+    return checked_rows(jsonl_records(decoded(content, file=file)), _row, file=file)
 
 
 def _row(line: int, record: Any) -> ImportedRow:
-    if not isinstance(record, dict):
-        raise FieldError("row", f"expected an object with the field `prompt`, found {type(record).__name__}")
-    unknown = [key for key in record if key not in FIELDS]
-    if unknown:
-        raise FieldError(str(unknown[0]), f"unknown field. Known are {', '.join(FIELDS)}.")
+    check_fields(record, FIELDS)
     given = {name for name in (*PAIR, *ANSWER) if name in record}
     if given not in (set(PAIR), set(ANSWER)):
         raise FieldError("row", "give `chosen` and `rejected`, or `completion`, and not both kinds")
@@ -78,7 +68,7 @@ def _row(line: int, record: Any) -> ImportedRow:
         texts=texts,
         strength=_strength(record, names),
         weight=_weight(record.get("weight", 1.0)),
-        held_out=_held_out(record.get("split", "")),
+        held_out=asks_to_hold_out(record),
     )
 
 
@@ -109,9 +99,3 @@ def _weight(weight: Any) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
         raise FieldError("weight", "expected a positive number")
     return float(weight)
-
-
-def _held_out(split: Any) -> bool:
-    if split not in ("", "held_out"):
-        raise FieldError("split", f"{split!r} can't be asked for. Only `held_out` can; else leave it out.")
-    return split == "held_out"

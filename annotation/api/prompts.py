@@ -19,7 +19,7 @@ from annotation.models import Prompt
 from annotation.selectors.prompts import containing, tags_of
 from annotation.services.prompts import add_prompt, import_prompts
 from rankloop.api import Listing, read_body
-from rankloop.parsers import MEGABYTE, JSONBody, refuse_too_large
+from rankloop.parsers import MOST_IMPORTED, JSONBody, refuse_too_large
 
 # More of them help nobody, and a file of another kind has one a line.
 MOST_PROBLEMS = 200
@@ -151,6 +151,15 @@ class JSONLinesBody(FileBody):
     media_type = "application/jsonl"
 
 
+def sent_file(request: Request, serializer: type[serializers.Serializer], *, stem: str) -> tuple[str, bytes]:
+    """Name and content of a file that is the whole body, or stands in JSON as `serializer` has it."""
+    if isinstance(request.data, bytes):
+        kind = "csv" if request.content_type.startswith(CSVBody.media_type) else "jsonl"
+        return f"{stem}.{kind}", request.data
+    asked = read_body(request, serializer)
+    return asked["file"], asked["content"].encode()
+
+
 def import_refused(error: ImportErrors) -> Response:
     """The answer to a file of which nothing was imported."""
     told = f"{len(error.problems)} problems were found, and nothing was imported."
@@ -159,7 +168,7 @@ def import_refused(error: ImportErrors) -> Response:
 
 class ImportApi(APIView):
     parser_classes = (JSONBody, CSVBody, JSONLinesBody)
-    most_bytes = 50 * MEGABYTE
+    most_bytes = MOST_IMPORTED
 
     @extend_schema(
         request={
@@ -176,12 +185,7 @@ class ImportApi(APIView):
         Send JSON with the file's name and content, or the file itself as CSV or JSONL.
         """
         project = get_project(request.user, slug, at_least=Role.RESEARCHER)
-        if isinstance(request.data, bytes):
-            kind = "csv" if request.content_type.startswith(CSVBody.media_type) else "jsonl"
-            file, content = f"prompts.{kind}", request.data
-        else:
-            asked = read_body(request, ImportInput)
-            file, content = asked["file"], asked["content"].encode()
+        file, content = sent_file(request, ImportInput, stem="prompts")
         try:
             result = import_prompts(project=project, content=content, file=file, user=request.user)
         except ImportErrors as error:

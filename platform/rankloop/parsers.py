@@ -14,6 +14,7 @@ class TooLarge(APIException):
 
 
 MEGABYTE = 1 << 20
+MOST_IMPORTED = 50 * MEGABYTE  # of a file that is imported
 
 
 def refuse_too_large(context: Mapping[str, Any] | None) -> None:

@@ -10,15 +10,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotation.access import Role, get_project
-from annotation.api.prompts import ImportProblems, JSONLinesBody, import_refused
+from annotation.api.prompts import ImportProblems, JSONLinesBody, import_refused, sent_file
 from annotation.importing import ImportErrors
 from annotation.models import Prompt
-from rankloop.api import AlwaysJSON, Listing, Problem, read_body, read_query
+from rankloop.api import AlwaysJSON, Listing, Problem, read_query
 from rankloop.errors import Conflict
-from rankloop.parsers import JSONBody
+from rankloop.parsers import MOST_IMPORTED, JSONBody
 from training.access import get_dataset
 from training.api.runs import RunOutput
-from training.forms import MOST_BYTES
 from training.models import PreferenceDataset, TrainingRun
 from training.selectors.datasets import jsonl, pairs_of, revised_since
 from training.services.imports import import_dataset
@@ -87,7 +86,7 @@ class DatasetsApi(Listing):
 
 class DatasetImportApi(APIView):
     parser_classes = (JSONBody, JSONLinesBody)
-    most_bytes = MOST_BYTES
+    most_bytes = MOST_IMPORTED
 
     @extend_schema(
         request={"application/json": DatasetImportInput, "application/jsonl": OpenApiTypes.STR},
@@ -101,11 +100,7 @@ class DatasetImportApi(APIView):
         content, or the file itself.
         """
         project = get_project(request.user, slug, at_least=Role.RESEARCHER)
-        if isinstance(request.data, bytes):
-            file, content = "pairs.jsonl", request.data
-        else:
-            asked = read_body(request, DatasetImportInput)
-            file, content = asked["file"], asked["content"].encode()
+        file, content = sent_file(request, DatasetImportInput, stem="pairs")
         try:
             dataset = import_dataset(project=project, content=content, file=file, user=request.user)
         except ImportErrors as error:

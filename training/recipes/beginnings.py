@@ -14,11 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-ATTENTION = {
-    "full_attention",
-    "sliding_attention",
-    "chunked_attention",
-}  # layers with keys and values to hand on
+# Layers with keys and values to hand on.
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 WORTH_IT = 0.9  # of the tokens of whole rows: two smaller passes have a price of their own
 
 

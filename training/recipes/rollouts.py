@@ -183,9 +183,8 @@ class HeldOut:
         self.prompts, self.options = prompts, options
         self.seeds = [derived_seed(seed, "held out", number) for number in range(BEST_OF)]
         self.parents: np.ndarray | None = None  # (4, prompts)
-        self.known: dict[
-            tuple[str, str], float
-        ] = {}  # the reward of each text to a prompt, so that equal ones tie
+        # The reward of each text to a prompt, so that equal ones tie.
+        self.known: dict[tuple[str, str], float] = {}
 
     def evaluate(self, shared: SharedBase, reward: Reward, *, at_start: bool) -> dict[str, Any]:
         """The policy against its parent, and best-of-4 beside it. `at_start` it is its parent still.

@@ -261,7 +261,7 @@ class SharedBase:
             last = hidden[torch.arange(len(batch)), last - first]  # (batch, width)
             return self.reward_head(last)[:, 0].tolist()
 
-        found = dict(zip(different, in_their_places(batches, self.divided(batches, score)), strict=True))
+        found = dict(zip(different, chain(*self.divided(batches, score)), strict=True))
         return [found[tuple(conversation)] for conversation in conversations]
 
     def _completion_hidden(self, rows: Rows) -> Tensor:
