@@ -108,6 +108,7 @@ _BESIDE: dict[str, tuple[str, bool]] = {
     "human_ceiling": ("Human ceiling", True),
     "length_baseline": ("Length alone", True),
     "at_start": ("Before training", True),
+    "judged": ("Win rate by the reward model", True),
     "best_of_4_win_rate": ("Best-of-4, untrained", True),
     "calibration_error": ("Calibration error", False),
     "reward": ("Reward", False),

@@ -14,7 +14,7 @@ def checked_plan(plan: Any) -> list[dict[str, Any]]:
     """A plan with every option filled in, or Refused with what to mend.
 
     `[{"step", "method", "options"}, ...]`, and "reward_model" beside them where a step of the plan trains the reward
-    model that this one learns from: the one it names, by default the nearest before it.
+    model that this one learns from, or is measured by: the one it names; to learn from, by default the nearest before.
     """
     if not isinstance(plan, list):
         raise Refused("The training plan must be a list of steps; leave it empty to train nothing.")
@@ -53,14 +53,35 @@ def needs_reward_model(method: str, options: Mapping[str, Any]) -> bool:
     return METHODS[method].samples and options["reward"] == "reward_model"
 
 
+def takes_reward_model(method: str, options: Mapping[str, Any]) -> bool:
+    """Whether a method with these options has a use for one: to learn from, or as a policy to be measured by."""
+    if METHODS[method].samples:
+        return needs_reward_model(method, options)
+    # Worn as an adapter beside the policy's.
+    return METHODS[method].makes == "policy" and options.get("weights") != "full"
+
+
+def why_no_reward_model(method: str, options: Mapping[str, Any]) -> str:
+    """What to tell of a reward model that `takes_reward_model` has no use for."""
+    title = METHODS[method].title
+    if METHODS[method].samples:
+        return f"{title} learns from no reward model here. Leave it out, or set reward to reward_model."
+    if METHODS[method].makes == "policy":
+        return (
+            f"{title} trains all weights here, and a reward model to measure it by is worn as an adapter beside the "
+            "policy's. Leave it out, or set weights to lora."
+        )
+    return f"{title} learns from no reward model. Leave it out."
+
+
 def _reward_step(
     name: str, named: Any, step: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
 ) -> str | None:
-    """The step of the plan whose reward model `step` learns from; None when none of them is, or it needs none."""
+    """The step of the plan whose reward model `step` learns from or is measured by, None without one."""
     before = [other["step"] for other in earlier if METHODS[other["method"]].makes == "reward"]
-    if not needs_reward_model(step["method"], step["options"]):
-        if named is not None:
-            raise Refused(f"Step {name} learns from no reward model. Leave its `reward_model` out.")
+    if named is not None and not takes_reward_model(step["method"], step["options"]):
+        raise Refused(f"Step {name}: {why_no_reward_model(step['method'], step['options'])}")
+    if named is None and not needs_reward_model(step["method"], step["options"]):
         return None
     if named is not None and named not in before:
         raise Refused(

@@ -20,6 +20,11 @@ FIRST = (
     "group_size", "reward", "max_new_tokens", "kl_coefficient",
 )  # fmt: skip
 PREFIX = "option_"
+LEARNT_FROM = "Scores the samples, when the reward is reward_model. It must stand on the same base."
+MEASURED_BY = (
+    "Not needed to learn. With one, the policy also answers held-out prompts before and after, and you see the reward, "
+    "KL and length of its answers beside best-of-4 of its parent. It must stand on the same base."
+)
 
 
 class RunForm(forms.Form):
@@ -61,7 +66,6 @@ class RunForm(forms.Form):
         queryset=None,
         required=False,
         empty_label="none",
-        help_text="Scores the samples, when the reward is reward_model. It must stand on the same base.",
     )
     seed = forms.IntegerField(
         label="Seed",
@@ -91,11 +95,11 @@ class RunForm(forms.Form):
         self.fields["rounds"].label_from_instance = _round_label
         self.fields["parent"].queryset = checkpoints.filter(whole | Q(kind=METHODS[method].makes))
         self.fields["parent"].label_from_instance = _checkpoint_label
-        if METHODS[method].samples:
-            self.fields["reward_model"].queryset = checkpoints.filter(
-                kind=Checkpoint.Kind.REWARD, all_weights=False
-            )
-            self.fields["reward_model"].label_from_instance = _checkpoint_label
+        if METHODS[method].makes == "policy":
+            judges = self.fields["reward_model"]
+            judges.queryset = checkpoints.filter(kind=Checkpoint.Kind.REWARD, all_weights=False)
+            judges.label_from_instance = _checkpoint_label
+            judges.help_text = LEARNT_FROM if METHODS[method].samples else MEASURED_BY
         else:
             del self.fields["reward_model"]
         self._begin_with(like)
@@ -120,7 +124,7 @@ class RunForm(forms.Form):
             "parent": given.get(RunInput.Role.PARENT) or given.get(RunInput.Role.BASE) or (base and base.pk),
         }
         if "reward_model" in self.fields:
-            newest = newest_reward_model(base) if base and not like else None
+            newest = newest_reward_model(base) if METHODS[self.method].samples and base and not like else None
             self.initial["reward_model"] = given.get(RunInput.Role.REWARD_MODEL) or (newest and newest.pk)
 
     def first_options(self) -> list[forms.BoundField]:
@@ -159,7 +163,9 @@ class RunForm(forms.Form):
         given, options = self.cleaned_data, self.options()
         judge = given.get("reward_model")
         # A reward model that the chosen reward does not read is no mistake: the field is there for the others.
-        uses_it = needs_reward_model(self.method, {"reward": "reward_model", **options})
+        uses_it = not METHODS[self.method].samples or needs_reward_model(
+            self.method, {"reward": "reward_model", **options}
+        )
         return {
             "name": given["name"],
             "parent": given["parent"],

@@ -202,7 +202,14 @@ class Learning:
         checked = {**online, "reward": "length", "target_words": 20}
         more = {"steps": sizes.rloo_steps}
         runs = {
-            "dpo": self.run("dpo", "dpo", data, "pairs", {"steps": sizes.dpo_steps}),
+            "dpo": self.run(
+                "dpo",
+                "dpo",
+                data,
+                "pairs",
+                {"steps": sizes.dpo_steps, "judged_tokens": sizes.max_new_tokens},
+                reward_model=judge,
+            ),
             "ppo": self.run("ppo", "ppo", data, "prompts", online, reward_model=judge),
             "rloo": self.run("rloo", "rloo", data, "prompts", online | more, reward_model=judge),
             "ppo_checked": self.run("ppo-checked", "ppo", data, "prompts", checked),

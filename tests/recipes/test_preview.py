@@ -300,6 +300,16 @@ def test_a_reward_model_that_read_other_tokens_is_refused(tiny_model, tmp_path):
     assert "The parent was trained with another tokenizer" in told(found)
 
 
+def test_what_a_reward_model_is_to_measure_is_estimated_and_refused_without_room(tiny_model, tmp_path):
+    judge = adapter(tmp_path / "judge")
+    plain = preview(tmp_path / "plain", tiny_model)["estimates"][0]
+    judged = preview(tmp_path / "judged", tiny_model, reward_model=judge)["estimates"][0]
+    assert plain["memory"]["cache"] == 0 < judged["memory"]["cache"]
+    assert plain["memory"]["adapters"] < judged["memory"]["adapters"]
+    found = preview(tmp_path / "long", tiny_model, reward_model=judge, options={"judged_tokens": 2000})
+    assert "leaves room for an answer of judged_tokens = 2000 within max_length = 1024" in told(found)
+
+
 def test_a_base_that_is_no_safetensors_model_is_refused(tiny_model, tmp_path):
     with pytest.raises(RecipeError, match=r"no config\.json"):
         preview(tmp_path / "1", tmp_path / "nowhere")

@@ -162,15 +162,20 @@ def test_a_parent_and_a_reward_model_must_be_of_the_right_kind_and_on_one_base(
     with pytest.raises(Refused, match="DPO can't go on from judge"):
         drafted(cast, dataset, base, parent=judge)
     with pytest.raises(Refused, match="learns from no reward model"):
-        drafted(cast, dataset, base, reward_model=judge)
+        drafted(cast, dataset, base, method="ppo", reward_model=judge, options={"reward": "length"})
+    with pytest.raises(Refused, match=r"Reward model learns from no reward model\. Leave it out"):
+        drafted(cast, dataset, base, method="reward", reward_model=judge)
+    with pytest.raises(Refused, match=r"trains all weights here.* set weights to lora"):
+        drafted(cast, dataset, base, reward_model=judge, options={"weights": "full"})
     with pytest.raises(Refused, match="is no reward model"):
         drafted(cast, dataset, base, method="ppo", reward_model=base)
     folder = base_folder(tmp_path / "other", weights=b"other")
     other = register_base(project=cast.project, folder=folder, name="other")
     with pytest.raises(Refused, match="The reward model judge stands on tiny and the policy on other"):
         drafted(cast, dataset, other, method="ppo", reward_model=judge)
-    run = drafted(cast, dataset, base, method="ppo", reward_model=judge)
-    assert run.inputs.get(role=RunInput.Role.REWARD_MODEL).checkpoint == judge
+    for method in ("ppo", "dpo"):
+        run = drafted(cast, dataset, base, method=method, reward_model=judge)
+        assert run.inputs.get(role=RunInput.Role.REWARD_MODEL).checkpoint == judge
     going_on = drafted(cast, dataset, judge, method="reward")
     assert going_on.inputs.get(role=RunInput.Role.PARENT).checkpoint == judge
     assert going_on.inputs.get(role=RunInput.Role.BASE).checkpoint == base
@@ -415,7 +420,23 @@ def test_the_form_shows_every_option_with_its_help_and_default(site, dataset, ba
     for option in describe_options(method):
         assert f'name="option_{option["name"]}"' in html
         assert option["source"].split("&")[0].split("'")[0][:30] in text_of(page).replace("&#x27;", "'")
-    assert ('name="reward_model"' in html) == METHODS[method].samples
+    assert ('name="reward_model"' in html) == (METHODS[method].makes == "policy")
+
+
+def test_a_reward_model_that_a_policy_is_measured_by_is_asked_for_and_not_chosen_unasked(
+    site, dataset, base, judge
+):
+    assert site.get(NEW, {"method": "ppo"}).context["form"]["reward_model"].value() == judge.pk
+    shown = site.get(NEW, {"method": "dpo"})
+    assert shown.context["form"]["reward_model"].value() is None
+    assert "Not needed to learn." in text_of(shown)
+    sent = form(dataset, base, reward_model=judge.pk)
+    assert site.post(f"{NEW}?method=dpo", sent).status_code == 302
+    run = TrainingRun.objects.get(method="dpo")
+    assert run.inputs.get(role=RunInput.Role.REWARD_MODEL).checkpoint == judge
+    assert "reward_model" not in run.recipe["options"]
+    whole = form(dataset, base, reward_model=judge.pk, option_weights="full")
+    assert "Leave it out, or set weights to lora" in text_of(site.post(f"{NEW}?method=dpo", whole))
 
 
 def test_a_preset_fills_the_form(site, dataset, base):

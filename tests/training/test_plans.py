@@ -34,6 +34,15 @@ def test_a_step_that_samples_learns_from_the_nearest_reward_model_before_it_or_t
         assert "reward_model" not in checked_plan(plan)[-1]
 
 
+def test_a_step_that_learns_from_data_is_measured_by_the_reward_model_it_names_and_else_by_none():
+    first, second = {"step": "first", "method": "reward"}, {"step": "second", "method": "reward"}
+    assert "reward_model" not in checked_plan([first, {"method": "dpo"}])[-1]
+    for method in ("sft", "dpo", "kto"):
+        plan = checked_plan([first, second, {"method": method, "reward_model": "first"}])
+        assert plan[-1]["reward_model"] == "first"
+        assert checked_plan(plan) == plan
+
+
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
@@ -66,7 +75,21 @@ def test_a_step_that_samples_learns_from_the_nearest_reward_model_before_it_or_t
             "'judge' is no reward model that an earlier step trains",
         ),
         ([{"method": "ppo", "reward_model": "reward"}, {"method": "reward"}], "an earlier step trains"),
-        ([{"method": "reward"}, {"method": "dpo", "reward_model": "reward"}], "learns from no reward model"),
+        (
+            [{"method": "reward"}, {"step": "other", "method": "reward", "reward_model": "reward"}],
+            "Step other: Reward model learns from no reward model. Leave it out.",
+        ),
+        (
+            [
+                {"method": "reward"},
+                {"method": "dpo", "options": {"weights": "full"}, "reward_model": "reward"},
+            ],
+            "Step dpo: DPO trains all weights here, and a reward model to measure it by is worn as an adapter",
+        ),
+        (
+            [{"method": "dpo", "reward_model": "judge"}],
+            "'judge' is no reward model that an earlier step trains",
+        ),
         (
             [
                 {"method": "reward"},

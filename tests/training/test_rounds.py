@@ -373,7 +373,7 @@ def test_without_a_reward_model_the_round_stops_and_says_what_to_do(cast, base, 
     round.runs.filter(step="reward").update(status="cancelled")
     train(round, tmp_path)
     advance(round)
-    assert "learns from the reward model of step reward, which trained none" in round.failure
+    assert "needs the reward model of step reward, which trained none" in round.failure
     assert not round.runs.filter(step="ppo").exists()
 
 

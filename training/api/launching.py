@@ -74,7 +74,12 @@ class DraftFields(serializers.Serializer):
     parent = serializers.IntegerField(
         **_ID, required=False, help_text="A base, or a checkpoint of the kind that the method makes."
     )
-    reward_model = serializers.IntegerField(**_ID, required=False, allow_null=True)
+    reward_model = serializers.IntegerField(
+        **_ID,
+        required=False,
+        allow_null=True,
+        help_text="To learn from, or, for a policy that learns from data, to be measured by.",
+    )
     preset = serializers.ChoiceField(
         choices=tuple(PRESETS), required=False, help_text="Sets options that are not given."
     )

@@ -43,7 +43,7 @@ class StepField(serializers.Serializer):
     reward_model = serializers.CharField(
         max_length=40,
         required=False,
-        help_text="Of a method that samples: the earlier step whose reward model it learns from.",
+        help_text="The earlier step whose reward model this policy learns from, or is measured by.",
     )
     options = serializers.DictField(
         required=False,

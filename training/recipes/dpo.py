@@ -24,6 +24,7 @@ from trl import DPOConfig, DPOTrainer
 from training.recipes import held_out, loading, training_loop
 from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import completion_log_probs
+from training.recipes.judging import judged_by_reward_model
 from training.recipes.log_probs import log_probs
 from training.recipes.options import parse_options
 from training.recipes.options_from_data import DpoOptions
@@ -82,20 +83,22 @@ def main(run: RunDir) -> dict[str, Any]:
     if frozen is not None:  # under autocast like the policy: TRL had put there what has just been replaced
         frozen.forward = trainer.accelerator.autocast()(frozen.forward)
 
-    judged = [row for sides in test_rows for row in sides]
+    judged = judged_by_reward_model(run, trainer, options, test)
+    completions = [row for sides in test_rows for row in sides]
     reference: dict[Row, float] = {}  # log p of each held-out completion: computed once, it does not change
 
     def evaluate() -> dict[str, Any]:
         if not reference:
-            reference.update(log_probs(trainer, judged, options.max_length, of_reference=True))
+            reference.update(log_probs(trainer, completions, options.max_length, of_reference=True))
         # At the start the policy is its reference, as the first loss will confirm: no need to compute it twice.
         at_start = trainer.state.global_step == 0
-        policy = reference if at_start else log_probs(trainer, judged, options.max_length)
+        policy = reference if at_start else log_probs(trainer, completions, options.max_length)
         gained = {row: policy[row] - reference[row] for row in policy}
         margins = options.beta * np.array(
             [gained[chosen] - gained[rejected] for chosen, rejected in test_rows]
         )
-        return {**held_out.accuracy(margins.tolist(), test), "margin": float(margins.mean())}
+        found = {**held_out.accuracy(margins.tolist(), test), "margin": float(margins.mean())}
+        return {**found, **judged()}
 
     metrics = training_loop.train(trainer, run, options, evaluate)
     logged = trainer.state.log_history

@@ -15,7 +15,6 @@ from typing import Any
 
 from training.recipes.model_folders import tensors_of
 from training.recipes.options import METHODS
-from training.recipes.options_from_samples import SAMPLED_TOGETHER
 from training.recipes.run_dir import KEPT_CHECKPOINTS, RecipeError
 
 # Measured: what a recipe's process on a CPU takes for its imports and what libraries put aside in the first steps; what
@@ -66,7 +65,8 @@ class Load:
     """What is computed together, in tokens with padding, and what a step computes in all.
 
     `together` and `completions_together` are those of the largest part of a step; `row` the longest row in it,
-    `held_out` the largest group of held-out rows with its completion tokens; `step` the mean tokens of a step.
+    `held_out` the largest group of held-out rows with its completion tokens; `step` the mean tokens of a step;
+    `sampled` the largest group of rows that are written together.
     """
 
     together: int
@@ -76,6 +76,8 @@ class Load:
     held_out: int = 0
     held_out_completions: int = 0
     rows_held_out: int = 0
+    sampled: int = 0
+    rows_sampled: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,25 +114,28 @@ def read_shape(folder: Path) -> Shape:
 
 
 def estimate_memory(
-    method: str, options: Mapping[str, Any], shape: Shape, load: Load, machine: Machine, *, has_parent: bool
+    method: str,
+    options: Mapping[str, Any],
+    shape: Shape,
+    load: Load,
+    machine: Machine,
+    *,
+    has_parent: bool,
+    has_reward_model: bool = False,
 ) -> dict[str, int]:
     """Bytes by part, and `peak`: that of the process on a CPU, that of the card on a GPU."""
     whole = options.get("weights") == "full"
     weights = shape.parameters * (_whole_bytes(method, machine) if whole else machine.dtype_bytes)
     adapter = shape.adapter_parameters(options["lora_rank"])
-    samples = METHODS[method].samples
     trained = 2 * adapter if method == "ppo" else adapter  # PPO's value model is an adapter of its own
-    frozen = adapter * (
-        (1 if has_parent and method != "reward" else 0)
-        + (1 if options.get("reward") == "reward_model" else 0)
-    )
+    frozen = adapter * ((1 if has_parent and method != "reward" else 0) + (1 if has_reward_model else 0))
     parts = {
         "runtime": RUNTIME_BYTES[machine.kind],
         "weights": weights,
         "adapters": shape.parameters * _GRADIENT_AND_MOMENTS if whole else trained * _ADAM + frozen * 4,
         "activations": SPARE[machine.kind] * _activations(shape, load, machine),
         "logits": SLACK * _logits(method, shape, load.completions_together),
-        "cache": _cache(options, shape, load, machine) if samples else 0,
+        "cache": _cache(shape, load, machine),
     }
     # Held-out rows are computed without keeping anything but the logits; the file lies in memory while it is loaded.
     judged = "" if method != "reward" else method
@@ -179,11 +184,10 @@ def _logits(method: str, shape: Shape, tokens: int) -> float:
     return 4.0 * copies * tokens * shape.vocabulary
 
 
-def _cache(options: Mapping[str, Any], shape: Shape, load: Load, machine: Machine) -> float:
+def _cache(shape: Shape, load: Load, machine: Machine) -> float:
     """Keys and values of every layer while completions are sampled, and the logits of one token of each."""
-    rows = min(SAMPLED_TOGETHER * options["micro_batch_size"], options["batch_size"])
-    kept = 2 * shape.layers * shape.key_width * machine.dtype_bytes * rows * load.row
-    return SLACK * (kept + 4 * 4 * rows * shape.vocabulary)
+    kept = 2 * shape.layers * shape.key_width * machine.dtype_bytes * load.sampled
+    return SLACK * (kept + 4 * 4 * load.rows_sampled * shape.vocabulary)
 
 
 def estimate_disk(method: str, options: Mapping[str, Any], shape: Shape) -> dict[str, int]:

@@ -5,7 +5,6 @@ that a learned reward is a third adapter on the base that is in memory already, 
 measured by the very code that PPO uses.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from datasets import Dataset
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, Trainer
 from trl import GRPOTrainer, RLOOTrainer
 
@@ -25,7 +23,7 @@ from training.recipes.rendering import Message, neutralise_messages
 from training.recipes.rollouts import HeldOut, Reward
 from training.recipes.run_dir import RecipeError, RunDir
 from training.recipes.sampling import end_tokens, text_of
-from training.recipes.shared_base import POLICY, REFERENCE, REWARD, Found, SharedBase
+from training.recipes.trainers_base import TrainersBase
 
 GroupOptions = RlooOptions | GrpoOptions
 SAME = 1e-6  # rewards nearer to each other than this are equal: float32 sums in another order
@@ -54,30 +52,6 @@ def sampling_settings(options: GroupOptions) -> dict[str, Any]:
         "shuffle_dataset": False,  # prompt_order has decided the order
         "disable_dropout": True,  # else one completion has another probability each time it is asked for
     }
-
-
-class TrainersBase(SharedBase):
-    """The model inside a TRL trainer: its policy is named `default`, and `ref` the frozen copy of a parent."""
-
-    NAMES = {POLICY: "default", REFERENCE: "ref"}
-
-    def __init__(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.has_parent = "ref" in model.peft_config
-        self.value_head = self.reward_head = None
-
-    def wear(self, adapter: str) -> None:
-        frozen = adapter in (REFERENCE, REWARD)
-        self.model.set_adapter(self.NAMES.get(adapter, adapter), inference_mode=frozen)
-
-    def divided(self, parts: Sequence[list[int]], work: Callable[[int, list[int]], Found]) -> list[Found]:
-        """Every process does all of them: under FSDP2 each forward needs all processes, with as many tokens."""
-        return [work(number, part) for number, part in enumerate(parts)]
-
-    def back_to_training(self) -> None:
-        """As the trainer knows it: wearing the policy, in training mode."""
-        self.wear(POLICY)
-        self.model.train()
 
 
 class GroupRewards:
@@ -154,10 +128,7 @@ def open_trainer(
     base_model = shared.model.get_base_model()
     base_model.set_attn_implementation(loading.attention_for(longest))
     completion_log_probs(base_model, options.temperature)
-    # A checkpoint holds what learns: reference and reward model are where they came from.
-    shared.model.save_pretrained = functools.partial(
-        shared.model.save_pretrained, selected_adapters=["default"]
-    )
+    shared.save_the_policy_alone()
     return shared
 
 

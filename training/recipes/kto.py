@@ -30,6 +30,7 @@ from training.recipes.answers import (
 )
 from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import completion_log_probs
+from training.recipes.judging import judged_by_reward_model
 from training.recipes.log_probs import log_probs
 from training.recipes.options import parse_options
 from training.recipes.rendering import completion_rows
@@ -79,6 +80,7 @@ def main(run: RunDir) -> dict[str, Any]:
     base_model = trainer.model.get_base_model()
     base_model.set_attn_implementation(loading.attention_for(min(longest, options.max_length)))
     completion_log_probs(base_model)
+    judged = judged_by_reward_model(run, trainer, options, test)
 
     reference: dict[Row, float] = {}  # log p of each held-out completion: computed once, it does not change
 
@@ -89,7 +91,7 @@ def main(run: RunDir) -> dict[str, Any]:
         at_start = trainer.state.global_step == 0
         policy = reference if at_start else log_probs(trainer, test_rows, options.max_length)
         gained = [options.beta * (policy[row] - reference[row]) for row in test_rows]
-        return held_out.good_over_bad(gained, test)
+        return {**held_out.good_over_bad(gained, test), **judged()}
 
     metrics = training_loop.train(trainer, run, options, evaluate)
     good = sum(outcome.is_good for outcome in train)

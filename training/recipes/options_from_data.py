@@ -18,7 +18,20 @@ def _weights() -> str:
 
 
 @dataclass(frozen=True)
-class SftOptions(TrainingOptions):
+class PolicyOptions(TrainingOptions):
+    """What the recipes share that make a policy from rows."""
+
+    judged_tokens: int = option(
+        48,
+        "Given a reward model, held-out prompts are answered with at most this many tokens, for it to judge.",
+        low=1,
+        high=32_768,
+        source="max_new_tokens of the methods that sample",
+    )
+
+
+@dataclass(frozen=True)
+class SftOptions(PolicyOptions):
     """Supervised fine-tuning: imitate written answers."""
 
     weights: str = _weights()
@@ -67,7 +80,7 @@ class RewardOptions(TrainingOptions):
 
 
 @dataclass(frozen=True)
-class DpoOptions(TrainingOptions):
+class DpoOptions(PolicyOptions):
     """Direct preference optimisation: a policy straight from pairs."""
 
     weights: str = _weights()
@@ -102,7 +115,7 @@ class DpoOptions(TrainingOptions):
 
 
 @dataclass(frozen=True)
-class KtoOptions(TrainingOptions):
+class KtoOptions(PolicyOptions):
     """Kahneman-Tversky optimisation: a policy from single completions called good or bad."""
 
     batch_size: int = option(

@@ -35,7 +35,9 @@ from training.recipes.findings import (
     tell_problems,
 )
 from training.recipes.fingerprints import disagreement, fingerprints
+from training.recipes.judging import MOST_PROMPTS, no_room
 from training.recipes.options import METHODS, parse_options
+from training.recipes.options_from_samples import SAMPLED_TOGETHER
 from training.recipes.pairs import Pair, are_messages, training_order
 from training.recipes.prompts import prompt_order
 from training.recipes.rendering import (
@@ -85,6 +87,9 @@ def main(run: RunDir) -> dict[str, Any]:
     problems += too_few(kept, run.config.get("fewest", 1))
     if shared:
         problems.append(leak_problem(shared))
+    judged = answered(kept["held_out"], options) if is_judged(method, run.config) else None
+    if judged == []:
+        problems.append(problem(*no_room(options["judged_tokens"], options["max_length"])))
     never_ends = endless(tokenizer, base, rows)
     if never_ends and method == "sft":
         problems.append(
@@ -106,7 +111,7 @@ def main(run: RunDir) -> dict[str, Any]:
     }
     if all(kept.values()) and not any(some.problems for some in found.values()):
         for machine in dict.fromkeys((this_machine(run.config["threads"]), GPU)):
-            load = load_of(method, options, kept, run.config["seed"], machine)
+            load = load_of(method, options, kept, judged, run.config["seed"], machine)
             told.setdefault("tokens_per_row", load.step / options["batch_size"])
             told["estimates"].append(estimate(method, options, shape, load, machine, run.config))
         told["notices"] += lacking(told["estimates"][0], run.path)
@@ -291,12 +296,30 @@ def this_machine(threads: int | None) -> Machine:
     return Machine("cuda" if loading.has_gpu() else "cpu", size, threads or os.cpu_count() or 1)
 
 
+def is_judged(method: str, config: dict[str, Any]) -> bool:
+    """Whether a reward model is to measure what the policy writes, without its learning from that."""
+    return bool(config.get("reward_model")) and not METHODS[method].samples
+
+
+def answered(held_out: Sequence[Row], options: dict[str, Any]) -> list[int]:
+    """How many tokens each held-out prompt that is answered for a reward model to judge has with its answer."""
+    new = options["judged_tokens"]
+    lengths = [len(prompt) + new for prompt in dict.fromkeys(tuple(row.asked) for row in held_out)]
+    return [length for length in lengths if length <= options["max_length"]][:MOST_PROMPTS]
+
+
 def load_of(
-    method: str, options: dict[str, Any], kept: dict[str, list[Row]], seed: int, machine: Machine
+    method: str,
+    options: dict[str, Any],
+    kept: dict[str, list[Row]],
+    judged: list[int] | None,
+    seed: int,
+    machine: Machine,
 ) -> Load:
     """How much is computed together, and in a step, in the order that training takes the rows.
 
-    On a CPU, what rows begin with alike is computed once (beginnings.py).
+    `judged` are the lengths of rows that are written for a reward model to measure (`answered`). On a CPU, what rows
+    begin with alike is computed once (beginnings.py).
     """
     batch, steps = options["batch_size"], min(options["steps"], STEPS_LOOKED_AT)
     samples = METHODS[method].samples
@@ -321,14 +344,19 @@ def load_of(
     together, largest = max(zip(computed, groups, strict=True), key=lambda one: one[0])
     held = sorted((tokens, new) for _, tokens, new in _together(kept["held_out"], options))
     last = held[-estimates.EVALUATED_TOGETHER :]
+    longest = max(tokens for _, tokens, _ in largest)
+    written = [longest] * batch if samples else judged or []
+    sampled = min(SAMPLED_TOGETHER * options["micro_batch_size"], len(written))
     return Load(
         together=together,
         completions_together=max(sum(new for _, _, new in group) for group in groups),
-        row=max(tokens for _, tokens, _ in largest),
+        row=longest,
         step=sum(computed) / steps,
         held_out=len(last) * max(tokens for tokens, _ in last),
         held_out_completions=sum(new for _, new in last),
-        rows_held_out=len(held) * (1 + BEST_OF if samples else 1),
+        rows_held_out=len(held) * (1 + BEST_OF if samples else 1) + (1 + BEST_OF) * len(judged or []),
+        sampled=sampled * max(written, default=0),
+        rows_sampled=sampled,
     )
 
 
@@ -375,7 +403,13 @@ def estimate(
     return {
         "machine": {**asdict(machine), "dtype": {2: "bfloat16", 4: "float32"}.get(machine.dtype_bytes, "?")},
         "memory": estimates.estimate_memory(
-            method, options, shape, load, machine, has_parent=bool(config.get("parent"))
+            method,
+            options,
+            shape,
+            load,
+            machine,
+            has_parent=bool(config.get("parent")),
+            has_reward_model=bool(config.get("reward_model")),
         ),
         "disk": estimates.estimate_disk(method, options, shape),
         "time": estimates.estimate_seconds(method, options, shape, load, machine, measured),

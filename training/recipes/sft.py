@@ -22,6 +22,7 @@ from training.recipes import held_out, loading, training_loop
 from training.recipes.answers import Answer, answer_order, read_answers
 from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import completion_log_probs
+from training.recipes.judging import judged_by_reward_model
 from training.recipes.log_probs import log_probs
 from training.recipes.options import parse_options
 from training.recipes.rendering import completion_rows
@@ -65,11 +66,13 @@ def main(run: RunDir) -> dict[str, Any]:
     base_model = loading.without_adapter(trainer.model)
     base_model.set_attn_implementation(loading.attention_for(longest))
     completion_log_probs(base_model)
+    judged = judged_by_reward_model(run, trainer, options, test)
 
     def evaluate() -> dict[str, Any]:
         found = log_probs(trainer, test_rows, options.max_length)
         tokens = [min(len(row.ids), options.max_length) - row.prompt for row in test_rows]
-        return loss_per_token([-found[row] for row in test_rows], tokens, test)
+        losses = [-found[row] for row in test_rows]
+        return {**loss_per_token(losses, tokens, test), **judged()}
 
     metrics = training_loop.train(trainer, run, options, evaluate)
     metrics |= {"train_answers": len(train), **{name: cut[name] + test_cut[name] for name in cut}}

@@ -189,6 +189,9 @@ def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) ->
     if found.get("interval"):
         figure = next(name for name in ("accuracy", "win_rate", "loss") if name in found)
         numbers[f"held_out/{figure}_low"], numbers[f"held_out/{figure}_high"] = found["interval"]
+    if "judged" in found:  # a second figure, by a reward model
+        numbers["held_out/win_rate"] = found["judged"]["win_rate"]
+        numbers["held_out/win_rate_low"], numbers["held_out/win_rate_high"] = found["judged"]["interval"]
     run.log_metrics(step, numbers)
     run.keep_samples(step, found.pop("samples", []))
     return found

@@ -20,7 +20,7 @@ from rankloop.accounts.models import User
 from rankloop.audit.services import record
 from rankloop.errors import Conflict, Refused
 from training.models import Checkpoint, PreferenceDataset, RunInput, TrainingRun, WorkStatus
-from training.plans import needs_reward_model
+from training.plans import needs_reward_model, takes_reward_model, why_no_reward_model
 from training.recipes.findings import CUT_WITHOUT_ASKING
 from training.recipes.fitting import refuse_full_from_adapter, refuse_unfit
 from training.recipes.options import METHODS, parse_options
@@ -243,14 +243,12 @@ def _check_checkpoints(
             f"{title} can't go on from {parent}, which is a {parent.get_kind_display().lower()} checkpoint. "
             f"Choose a base or a {makes} checkpoint."
         )
-    if not needs_reward_model(method, options):
-        if reward_model is not None:
-            raise Refused(
-                f"{title} learns from no reward model here. Leave it out, or set reward to reward_model."
-            )
-        return
     if reward_model is None:
-        raise Refused(f"{title} learns from a reward model's scores. Choose one, or another reward.")
+        if needs_reward_model(method, options):
+            raise Refused(f"{title} learns from a reward model's scores. Choose one, or another reward.")
+        return
+    if not takes_reward_model(method, options):
+        raise Refused(why_no_reward_model(method, options))
     if reward_model.kind != Checkpoint.Kind.REWARD:
         raise Refused(
             f"{reward_model} is no reward model. Choose one that was trained by the method “reward”."

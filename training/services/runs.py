@@ -97,7 +97,7 @@ def queue_training(*, round: Round, dataset: PreferenceDataset) -> list[Training
         if step["step"] in runs or _waits(step, runs):
             continue
         judge = None
-        if needs_reward_model(step["method"], step["options"]):
+        if "reward_model" in step or needs_reward_model(step["method"], step["options"]):
             judge = _reward_model(step, runs, base_of(parent))
         run = open_run(
             project=round.project,
@@ -129,7 +129,7 @@ def _reward_model(step: dict[str, Any], runs: dict[str, TrainingRun], base: Chec
         found = Checkpoint.objects.filter(run=runs[step["reward_model"]]).first()
         if found is None:
             raise Refused(
-                f"Step {step['step']} learns from the reward model of step {step['reward_model']}, which trained none. "
+                f"Step {step['step']} needs the reward model of step {step['reward_model']}, which trained none. "
                 "Skip this step, or open a new round."
             )
         return found

@@ -19,7 +19,7 @@ from rankloop.errors import Refused
 from training.access import get_job, get_run
 from training.forms import RunFilter
 from training.measurements import beside, catalogue, main_rate
-from training.models import GenerationJob, TrainingRun, WorkStatus
+from training.models import GenerationJob, RunInput, TrainingRun, WorkStatus
 from training.recipes.options import METHODS
 from training.selectors.overlay import FEWEST, MOST
 from training.selectors.runs import log_tail, metrics_after, options_of, queue_of, remaining_seconds
@@ -71,12 +71,14 @@ def run_page(request: HttpRequest, slug: str, run: uuid.UUID) -> HttpResponse:
     project, found = get_run(request, slug, run)
     if found.status == WorkStatus.DRAFT:
         return draft_page(request, project, found)
+    inputs = found.inputs.select_related("checkpoint", "dataset").order_by("pk")
     context = {
         "project": project,
         "run": found,
-        "inputs": found.inputs.select_related("checkpoint", "dataset").order_by("pk"),
+        "inputs": inputs,
         "options": options_of(found),
-        "samples": found.method in METHODS and METHODS[found.method].samples,
+        "samples": (found.method in METHODS and METHODS[found.method].samples)
+        or any(item.role == RunInput.Role.REWARD_MODEL for item in inputs),
         "catalogue": json.dumps(catalogue()),
         "live": _run_live(request, project, found),
         "log": _log(request, project, found, "run-log"),
