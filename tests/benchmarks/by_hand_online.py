@@ -1,8 +1,8 @@
 """RLOO and GRPO by the shortest script one would write with TRL alone: the baselines of `bench train` for both.
 
 It reads the RUN_DIR of our recipe: same base, prompts in the same order, seed, options and reward, which must be one
-that a program can check. Both sample from the same random numbers, but where two tokens are all but equally likely,
-rounding may choose another one: then their completions part, and with them their losses.
+that a program can check. TRL draws its tokens from one stream of random numbers, ours has one for each row: the
+completions are others, and with them the losses.
 """
 
 import json

@@ -1,8 +1,8 @@
 """What RLOO and GRPO share around TRL's trainers: groups of completions to one prompt, their rewards, their evaluation.
 
-TRL samples and learns; it is given our prompts in our order and our reward. Its model is worn as a `SharedBase`, so
-that a learned reward is a third adapter on the base that is in memory already, and held-out prompts are answered and
-measured by the very code that PPO uses.
+TRL learns; it is given our prompts in our order, our reward, and completions that are sampled as PPO samples. Its model
+is worn as a `SharedBase`, so that a learned reward is a third adapter on the base that is in memory already, and
+held-out prompts are answered and measured by the very code that PPO uses.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +14,16 @@ from accelerate.utils import gather
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer
 from trl import GRPOTrainer, RLOOTrainer
+from trl.models.utils import unwrap_model_for_generation
 
-from training.recipes import loading, rollouts, training_loop
+from training.recipes import loading, processes, rollouts, training_loop
 from training.recipes.forward_once import completion_log_probs
 from training.recipes.options_from_samples import GrpoOptions, RlooOptions
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import Message, neutralise_messages
 from training.recipes.rollouts import HeldOut, Reward
 from training.recipes.run_dir import RecipeError, RunDir
-from training.recipes.sampling import end_tokens, text_of
+from training.recipes.sampling import derived_seed, end_tokens, text_of
 from training.recipes.trainers_base import TrainersBase
 
 GroupOptions = RlooOptions | GrpoOptions
@@ -129,7 +130,32 @@ def open_trainer(
     base_model.set_attn_implementation(loading.attention_for(longest))
     completion_log_probs(base_model, options.temperature)
     shared.save_the_policy_alone()
+    sample_by_row(trainer, shared, options, config["seed"])
     return shared
+
+
+def sample_by_row(
+    trainer: RLOOTrainer | GRPOTrainer, shared: TrainersBase, options: GroupOptions, seed: int
+) -> None:
+    """Have the trainer sample as PPO does: a completion depends on seed, step and its place in the step alone.
+
+    TRL draws all of a process from one stream of random numbers, so that other processes, parts of a step or an
+    evaluation in between would change what is sampled.
+    """
+    updates = training_loop.updates_per_step(options)
+
+    @torch.no_grad()
+    def generate(prompts: list[list[int]], *others: Any, **more: Any) -> Any:
+        of_step = derived_seed(seed, "rollout", trainer.state.global_step // updates)
+        first = processes.RANK * len(prompts)
+        seeds = [derived_seed(of_step, "row", first + place) for place in range(len(prompts))]
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator):
+            shared.model.eval()
+            completions = rollouts.write(shared, prompts, options, seeds)
+        shared.back_to_training()
+        return (completions, None) if isinstance(trainer, GRPOTrainer) else completions
+
+    trainer._generate_single_turn = generate
 
 
 def evaluate(shared: TrainersBase, reward: Reward, held_out: HeldOut, *, at_start: bool) -> dict[str, Any]:

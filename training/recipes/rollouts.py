@@ -121,20 +121,26 @@ def score_scale(adapter: Path) -> tuple[float, float]:
 def sample(
     shared: SharedBase, prompts: Sequence[Prompt], options: RolloutOptions, seed: int
 ) -> list[list[int]]:
-    """One completion per prompt, as tokens, by the adapter that is worn. How many at a time does not change them."""
-    decoding = DecodingOptions(temperature=options.temperature, max_new_tokens=options.max_new_tokens)
+    """One completion per prompt, as tokens, by the adapter that is worn."""
     inputs = [prompt_ids(shared.tokenizer, prompt.messages) for prompt in prompts]
+    return write(shared, inputs, options, [derived_seed(seed, "row", i) for i in range(len(inputs))])
+
+
+def write(
+    shared: SharedBase, inputs: Sequence[list[int]], options: RolloutOptions, seeds: Sequence[int]
+) -> list[list[int]]:
+    """What comes after each of the `inputs`, by its own seed: how many are written at a time does not change it."""
+    decoding = DecodingOptions(temperature=options.temperature, max_new_tokens=options.max_new_tokens)
     by_length = sorted(range(len(inputs)), key=lambda i: (-len(inputs[i]), i))
     size = processes.at_most(SAMPLED_TOGETHER * options.micro_batch_size, len(inputs))
     batches = [by_length[start : start + size] for start in range(0, len(inputs), size)]
 
-    def write(_: int, batch: list[int]) -> list[list[int]]:
-        chosen = [inputs[i] for i in batch]
-        seeds = [derived_seed(seed, "row", i) for i in batch]
-        return generate_ids(shared.model, shared.tokenizer, chosen, decoding, seeds)
+    def write_batch(_: int, batch: list[int]) -> list[list[int]]:
+        chosen, theirs = [inputs[i] for i in batch], [seeds[i] for i in batch]
+        return generate_ids(shared.model, shared.tokenizer, chosen, decoding, theirs)
 
     with shared.for_sampling():
-        return in_their_places(batches, shared.divided(batches, write))
+        return in_their_places(batches, shared.divided(batches, write_batch))
 
 
 @torch.no_grad()

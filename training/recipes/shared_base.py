@@ -154,20 +154,25 @@ class SharedBase:
 
     @contextmanager
     def for_sampling(self) -> Iterator[None]:
-        """The adapter that is worn in the dtype of the base, which autocast would else cast it to for every token."""
+        """The adapter that is worn in the dtype of the base, which autocast would else cast it to for every token.
+
+        Copies take the place of its weights. Cast in place they would lose the hooks by which several processes add up
+        their gradients: each would go on alone, without a word.
+        """
         dtype = self.model.get_base_model().dtype
-        named = {
-            weight: weight.data
-            for name, weight in self.model.named_parameters()
-            if f".{self.model.active_adapter}." in name
-        }
-        for weight, exact in named.items():
-            weight.data = exact.to(dtype)
+        exact = [
+            (module, name, weight)
+            for path, module in self.model.named_modules()
+            if f".{self.model.active_adapter}." in f"{path}."
+            for name, weight in module.named_parameters(recurse=False)
+        ]
+        for module, name, weight in exact:
+            setattr(module, name, torch.nn.Parameter(weight.detach().to(dtype), requires_grad=False))
         try:
             yield
         finally:
-            for weight, exact in named.items():
-                weight.data = exact
+            for module, name, weight in exact:
+                setattr(module, name, weight)
 
     @contextmanager
     def for_learning(self) -> Iterator[None]:
