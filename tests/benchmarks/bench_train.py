@@ -6,10 +6,10 @@ Both train on the same rows in the same order with the same settings, each in a 
 counts is the CPU time of the training loop, which the load of the machine moves less than the wall clock; the recipe's
 start-up, evaluation, hashing and saving are reported apart. Last losses of both stand beside the ratio, and once more
 of a pair of runs in float32 (in_float32.py), where they must agree to 1e-3; not those of RLOO and GRPO, whose scripts
-sample other completions (by_hand_online.py). No completion comes twice, so that a recipe can only save on how it computes; `dpo_on_rankings`
-has all six pairs of rankings of four, as the platform makes them, where each completion is computed once. PPO stands
-beside the trainer that TRL once had (ppo_beside_trl.py), since its script samples other completions and has no equal
-losses.
+sample other completions (by_hand_online.py). No completion comes twice, so that a recipe can only save on how it
+computes; `dpo_on_rankings` has all six pairs of rankings of four, as the platform makes them, where each completion is
+computed once. PPO stands beside the trainer that TRL once had (ppo_beside_trl.py), since its script samples other
+completions and has no equal losses.
 """
 
 import argparse
