@@ -3,7 +3,7 @@
 
     python3 deploy/dev.py demo [--no-serve]     the whole loop once on a real model, then serve it
     python3 deploy/dev.py run                   serve for real use, without demo data
-    python3 deploy/dev.py test [PYTEST ARGS]    the test suite
+    python3 deploy/dev.py test [PYTEST ARGS]    the test suite; with CI=true also what is slow
     python3 deploy/dev.py manage ARGS...        any manage.py command on the local stack's database
     python3 deploy/dev.py bench NAME [ARGS]     one of tests/benchmarks
     python3 deploy/dev.py pictures [NAME ...]   pictures of every page, and deploy/PAGES.md
@@ -125,7 +125,8 @@ def command_line(options: argparse.Namespace) -> list[str]:
     """What dev.py becomes once everything is set up. -P: the user's folder must not shadow our modules."""
     python = [str(VENV_PYTHON)]
     if options.command == "test":
-        return [*python, "-m", "pytest", *(options.arguments or WHOLE_SUITE)]
+        suite = WHOLE_SUITE if os.environ.get("CI") else (*WHOLE_SUITE, "-m", "not slow")
+        return [*python, "-m", "pytest", *(options.arguments or suite)]
     if options.command == "bench":
         name, *rest = options.arguments
         return [*python, "-m", f"tests.benchmarks.bench_{name}", *rest]

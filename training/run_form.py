@@ -12,7 +12,9 @@ from training.models import Checkpoint, RunInput, TrainingRun
 from training.plans import needs_reward_model
 from training.recipes.options import METHODS, describe_options
 from training.recipes.presets import PRESETS
+from training.selectors.datasets import annotators_of
 from training.services.runs import newest_reward_model
+from training.services.snapshots import Filters
 
 # What is asked first; the others are folded away, and each has a default that works.
 FIRST = (
@@ -55,6 +57,20 @@ class RunForm(forms.Form):
         widget=forms.CheckboxSelectMultiple,
         help_text="Only when no dataset is chosen above. People's judgments and simulated ones are never mixed.",
     )
+    without = forms.ModelMultipleChoiceField(
+        label="Leave out what was judged by",
+        queryset=None,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="For example somebody who hurried. Their judgments stay in the project.",
+    )
+    guideline_from = forms.TypedChoiceField(
+        label="Judged under",
+        coerce=int,
+        empty_value=None,
+        required=False,
+        help_text="Judgments made under earlier versions of the guideline stay out.",
+    )
     parent = forms.ModelChoiceField(
         label="Starts from",
         queryset=None,
@@ -93,6 +109,12 @@ class RunForm(forms.Form):
             project.rounds.filter(~Q(comparisons=None)).distinct().order_by("-number")
         )
         self.fields["rounds"].label_from_instance = _round_label
+        self.fields["without"].queryset = annotators_of(project)
+        versions = project.guidelines.order_by("version").values_list("version", flat=True)
+        self.fields["guideline_from"].choices = [
+            ("", "any guideline"),
+            *((version, f"guideline {version} or later") for version in versions[1:]),
+        ]
         self.fields["parent"].queryset = checkpoints.filter(whole | Q(kind=METHODS[method].makes))
         self.fields["parent"].label_from_instance = _checkpoint_label
         if METHODS[method].makes == "policy":
@@ -177,19 +199,23 @@ class RunForm(forms.Form):
     def data_fields(self) -> dict[str, Any]:
         """What `chosen_dataset` takes: a dataset counts more than rounds that are ticked beside it."""
         given = self.cleaned_data
-        return {"dataset": given["dataset"], "rounds": [] if given["dataset"] else list(given["rounds"])}
+        if given["dataset"]:
+            return {"dataset": given["dataset"], "rounds": []}
+        filters = Filters([user.pk for user in given["without"]], given["guideline_from"])
+        return {"dataset": None, "rounds": list(given["rounds"]), "filters": filters}
 
 
 def _dataset_label(dataset: Any) -> str:
     numbers = ", ".join(str(round.number) for round in dataset.rounds.order_by("number"))
     source = dataset.imported_from or f"round {numbers}"
     counts = dataset.counts
+    filtered = ", filtered" if dataset.filters else ""
     simulated = ", simulated" if dataset.sources == ["rehearsal"] else ""
     answers = counts.get("train_demonstrations", 0)
     written = f", {answers:,} train answers" if answers else ""
     return (
         f"{dataset.digest[:12]}, {source}: {counts.get('train_pairs', 0):,} train pairs, "
-        f"{counts.get('held_out_pairs', 0):,} held-out{written}{simulated}, {dataset.created_at:%-d %b %Y}"
+        f"{counts.get('held_out_pairs', 0):,} held-out{written}{filtered}{simulated}, {dataset.created_at:%-d %b %Y}"
     )
 
 

@@ -113,6 +113,7 @@ def test_a_page_that_forgot_to_clean_is_found_out_though_the_csp_holds(
 # --- the ranking page ---
 
 
+@pytest.mark.slow
 def test_the_ranking_page_in_every_mode(cast: Cast, opened: Opened, live_server: object) -> None:
     stage = set_up(cast)
     page, watch = opened(cast.anna)
@@ -196,6 +197,7 @@ def assert_shown(text: str) -> None:
 # --- every other page ---
 
 
+@pytest.mark.slow
 def test_every_page_of_the_site(cast: Cast, opened: Opened, live_server: object) -> None:
     stage = set_up(cast)
     page, watch = opened(cast.admin)

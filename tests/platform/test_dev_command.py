@@ -118,17 +118,14 @@ def test_manage_and_test_hand_over_every_argument_as_it_is() -> None:
         assert dev.command_line(options)[-len(arguments) :] == arguments
 
 
-def test_the_whole_test_suite_runs_in_two_processes_and_a_part_of_it_as_asked() -> None:
-    assert dev.command_line(dev.parse(["test"]))[1:] == [
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        "--no-loadscope-reorder",
-    ]
+def test_the_suite_runs_in_two_processes_with_what_is_slow_on_ci_and_a_part_of_it_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parallel = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    monkeypatch.setenv("CI", "true")
+    assert dev.command_line(dev.parse(["test"]))[1:] == parallel
+    monkeypatch.delenv("CI")
+    assert dev.command_line(dev.parse(["test"]))[1:] == [*parallel, "-m", "not slow"]
     assert dev.command_line(dev.parse(["test", "-k", "lease"]))[1:] == ["-m", "pytest", "-k", "lease"]
 
 

@@ -461,6 +461,7 @@ def served(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         running.communicate()
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_killed_command_and_a_stack_beside_it_goes_on(
     stack: Stack, served: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -474,6 +475,7 @@ def test_nothing_outlives_a_killed_command_and_a_stack_beside_it_goes_on(
     assert status_of(stack) < 500
 
 
+@pytest.mark.slow
 def test_sigterm_stops_everything_in_order(served: subprocess.Popen[str], tmp_path: Path) -> None:
     served.terminate()
     assert served.wait(60) == 0

@@ -78,6 +78,7 @@ def test_its_parent_is_what_it_is_measured_against(method, judged, tiny_model, r
     assert found["parent_reward"] != of_parent["parent_reward"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_has_the_weights_of_a_straight_run(judged, tiny_model, reward_model, tmp_path):
     straight, of_straight = judged["dpo"]
     resumed, metrics = killed_and_resumed(

@@ -111,6 +111,7 @@ def test_it_learns_what_is_rewarded(sharper_model, tmp_path):
     assert metrics["kl"] > 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_parent", [False, True])
 def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(finished, tiny_model, tmp_path, with_parent):
     changes = {"parent": str(finished[0] / "output")} if with_parent else {}

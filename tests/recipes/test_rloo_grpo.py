@@ -296,6 +296,7 @@ def test_only_the_policy_learns_beside_a_reward_adapter(finished, tiny_model, re
 # --- runs that never get lost ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(finished, tiny_model, tmp_path, method):
     whole, _, changes = finished[method]

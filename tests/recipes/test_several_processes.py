@@ -28,6 +28,7 @@ from training.recipes.processes import divided
 from training.recipes.run_dir import RecipeError
 from training.supervisor import Recipe
 
+pytestmark = pytest.mark.slow
 SETTINGS = ROOT / "deploy" / "accelerate" / "two-cpu-processes.yaml"
 # In half of a step each: one process computes a step in two parts, two processes one part each.
 TRAINING = {"steps": 3, "batch_size": 12, "micro_batch_size": 6, "save_steps": 1, "learning_rate": 1e-3}

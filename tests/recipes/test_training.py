@@ -95,6 +95,7 @@ def test_its_output_holds_weights_and_no_path_of_this_machine(finished, tiny_mod
     assert not (folder / "unfinished").exists()
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_after_a_checkpoint_resumes_to_the_same_weights(
     finished, tiny_model, tmp_path
 ):

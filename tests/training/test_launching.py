@@ -34,7 +34,7 @@ from training.services.launching import (
     write_findings,
 )
 from training.services.runs import cancel_run
-from training.services.snapshots import snapshot_rounds
+from training.services.snapshots import Filters, snapshot_rounds
 from training.services.work import claim_work, end_work, to_claim
 
 pytestmark = pytest.mark.django_db
@@ -52,9 +52,9 @@ LEAK = {
 def ranked(cast: Cast, base: Checkpoint) -> Round:
     """A round that is ranked to the end."""
     add_prompts(cast, 16)
-    round = draft(cast, base, overlap=1)
+    round = draft(cast, base, overlap=2)
     to_ranking(round)
-    rank(cast, [cast.anna])
+    rank(cast, [cast.anna, cast.ben])
     return round
 
 
@@ -194,6 +194,11 @@ def test_a_dataset_or_rounds_to_freeze_but_not_both(cast, ranked, dataset):
     assert (
         chosen_dataset(dataset=None, rounds=[ranked], **given) == dataset
     )  # the same judgments: the same dataset
+    filters = Filters(without=[cast.anna.pk])
+    narrower = chosen_dataset(dataset=None, rounds=[ranked], filters=filters, **given)
+    assert narrower.counts["judgments"] < dataset.counts["judgments"]
+    with pytest.raises(Refused, match="nothing can be left out of it"):
+        chosen_dataset(dataset=dataset, rounds=[], filters=filters, **given)
     for wrong in ({"dataset": None, "rounds": []}, {"dataset": dataset, "rounds": [ranked]}):
         with pytest.raises(Refused, match="one dataset, or rounds"):
             chosen_dataset(**wrong, **given)
@@ -473,6 +478,24 @@ def test_rounds_are_frozen_when_no_dataset_is_chosen(site, ranked, base):
     refused = site.post(f"{NEW}?method=dpo", {**form(nothing, base), "dataset": ""})
     assert refused.status_code == 400
     assert "tick rounds to freeze one from" in text_of(refused)
+
+
+def test_judgments_of_some_are_left_out_by_form_and_by_api_and_the_dataset_says_so(site, cast, ranked, base):
+    page = site.get(NEW, {"method": "dpo"})
+    assert "Leave out what was judged by" in text_of(page)
+    sent = {**form(PreferenceDataset(), base), "dataset": "", "rounds": [ranked.pk], "without": [cast.ben.pk]}
+    assert site.post(f"{NEW}?method=dpo", sent).status_code == 302
+    dataset = ranked.datasets.get()
+    shown = text_of(site.get(f"/p/tea/datasets/{dataset.pk}/"))
+    assert "Left out" in shown and "all of ben" in shown
+    asked = {"method": "dpo", "rounds": [ranked.number], "without": ["ben"], "parent": base.pk}
+    caller = Caller(cast.researcher)
+    assert caller.post(RUNS, asked).json()["inputs"]
+    assert ranked.datasets.get() == dataset
+    told = caller.get(f"/api/v1/projects/tea/datasets/{dataset.pk}").json()
+    assert told["left_out"]["without"] == ["ben"]
+    assert told["left_out"]["left_out"] > 0
+    assert caller.post(RUNS, {**asked, "without": ["nobody"]}).status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from annotation.models import (
     Slot,
 )
 from annotation.services.claims import claim_comparison
+from annotation.services.guidelines import publish_guideline
 from annotation.services.judgments import submit_judgment
 from annotation.services.members import open_project
 from annotation.submissions import Submission
@@ -30,9 +31,9 @@ from tests.written import revise, write_answer
 from training import store, worker
 from training.models import DatasetMember, PreferenceDataset, TrainingRun, WorkStatus
 from training.preferences import ROWS_FILE
-from training.selectors.datasets import demonstrations_of, pairs_of
+from training.selectors.datasets import demonstrations_of, left_out, pairs_of
 from training.services.runs import FEWEST, queue_training
-from training.services.snapshots import snapshot_rounds, sources_of
+from training.services.snapshots import Filters, snapshot_rounds, sources_of
 
 
 def freeze(cast: Cast, *rounds: Round, **options) -> PreferenceDataset:
@@ -75,6 +76,33 @@ def test_a_dataset_holds_what_was_judged_with_its_texts(cast, ranked):
     assert dataset.counts["judgments"] == 12
     assert dataset.counts["train_pairs"] + dataset.counts["held_out_pairs"] == 12 * 6
     assert dataset.sources == ["person"]
+
+
+def test_filters_leave_out_annotators_and_earlier_guidelines_and_the_dataset_tells(cast, ranked):
+    everything = freeze(cast, ranked)
+    assert everything.filters == {} and left_out(everything) is None
+    assert freeze(cast, ranked, filters=Filters()) == everything
+
+    without_ben = freeze(cast, ranked, filters=Filters(without=[cast.ben.pk]))
+    assert {row["annotator"] for row in rows_of(without_ben)} == {cast.anna.pk}
+    assert without_ben.digest != everything.digest
+    assert left_out(without_ben) == {"without": ["ben"], "guideline_from": None, "left_out": 6}
+    assert members_of(without_ben) == set(
+        Judgment.objects.filter(annotator=cast.anna).values_list("pk", flat=True)
+    )
+    with pytest.raises(Refused, match="leave out all 12 judgments"):
+        freeze(cast, ranked, filters=Filters(without=[cast.anna.pk, cast.ben.pk]))
+
+
+def test_what_was_judged_under_an_earlier_guideline_can_be_left_out(cast, stored):
+    round = open_ranking(cast, comparisons=6, overlap=2)
+    rank(cast, [cast.anna])
+    text = "Shorter is better."
+    now = publish_guideline(project=cast.project, user=cast.admin, text=text, based_on=1)
+    rank(cast, [cast.ben])
+    dataset = freeze(cast, round, filters=Filters(guideline_from=now.version))
+    assert {row["annotator"] for row in rows_of(dataset)} == {cast.ben.pk}
+    assert left_out(dataset) == {"without": [], "guideline_from": now.version, "left_out": 6}
 
 
 def test_the_files_hold_no_text_only_digests(cast, ranked):

@@ -1,9 +1,11 @@
 """Frozen datasets, and the pairs in them."""
 
+from typing import Any
+
 import django_filters
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,19 +21,34 @@ from rankloop.parsers import MOST_IMPORTED, JSONBody
 from training.access import get_dataset
 from training.api.runs import RunOutput
 from training.models import PreferenceDataset, TrainingRun
-from training.selectors.datasets import jsonl, pairs_of, revised_since
+from training.selectors.datasets import jsonl, left_out, pairs_of, revised_since
 from training.services.imports import import_dataset
 from training.store import DamagedArtifact, ErasedText
+
+
+class LeftOut(serializers.Serializer):
+    without = serializers.ListField(
+        child=serializers.CharField(), help_text="Annotators whose judgments it lacks."
+    )
+    guideline_from = serializers.IntegerField(
+        allow_null=True, help_text="It lacks what was judged under earlier versions."
+    )
+    left_out = serializers.IntegerField(help_text="How many judgments.")
 
 
 class DatasetOutput(serializers.ModelSerializer):
     rounds = serializers.SlugRelatedField("number", many=True, read_only=True, help_text="Their numbers.")
     sources = serializers.ListField(child=serializers.CharField())
     counts = serializers.DictField(help_text="Judgments, comparisons, pairs of each split, ties and all bad.")
+    left_out = serializers.SerializerMethodField()
+
+    @extend_schema_field(LeftOut(allow_null=True, help_text="What its filters left out; null: nothing."))
+    def get_left_out(self, dataset: PreferenceDataset) -> dict[str, Any] | None:
+        return left_out(dataset)
 
     class Meta:
         model = PreferenceDataset
-        fields = ("id", "digest", "rounds", "sources", "imported_from", "counts", "created_at")
+        fields = ("id", "digest", "rounds", "sources", "imported_from", "counts", "left_out", "created_at")
         extra_kwargs = {"imported_from": {"help_text": "The name of a file; empty for frozen judgments."}}
 
 

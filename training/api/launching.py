@@ -18,7 +18,9 @@ from training.api.runs import RunApi, RunDetail, RunsApi
 from training.models import RunInput, TrainingRun
 from training.recipes.options import METHODS, describe_options
 from training.recipes.presets import PRESETS
+from training.selectors.datasets import annotators_of
 from training.services import launching as services
+from training.services.snapshots import Filters
 
 _ID = {"min_value": 1, "max_value": 2**63 - 1}
 
@@ -70,6 +72,16 @@ class DraftFields(serializers.Serializer):
         child=serializers.IntegerField(**_ID),
         required=False,
         help_text="Numbers of rounds to freeze a new dataset from, instead of `dataset`.",
+    )
+    without = serializers.ListField(
+        child=serializers.CharField(max_length=150),
+        required=False,
+        help_text="Usernames of annotators whose judgments stay out of the new dataset.",
+    )
+    guideline_from = serializers.IntegerField(
+        **_ID,
+        required=False,
+        help_text="What was judged under earlier versions of the guideline stays out of it.",
     )
     parent = serializers.IntegerField(
         **_ID, required=False, help_text="A base, or a checkpoint of the kind that the method makes."
@@ -179,12 +191,17 @@ def _inputs(project: Project, asked: dict[str, Any], request: Request) -> dict[s
     """Dataset, parent and reward model of the ids that were given. Raises ValidationError for one that is not there."""
     numbers = asked.get("rounds") or []
     rounds = [_one(project.rounds.filter(number=number), "rounds", number) for number in numbers]
+    annotators = annotators_of(project)
     given = asked.get("dataset")
     dataset = services.chosen_dataset(
         project=project,
         dataset=None if given is None else _one(project.datasets.filter(pk=given), "dataset", given),
         rounds=rounds,
         user=request.user,
+        filters=Filters(
+            [_one(annotators.filter(username=name), "without", name).pk for name in asked.get("without", [])],
+            asked.get("guideline_from"),
+        ),
     )
     judge = asked.get("reward_model")
     return {

@@ -18,6 +18,8 @@ class PreferenceDataset(models.Model):
     sources = models.JSONField(default=list)  # of the judgments: never people and simulated ones unless asked
     # Judgments, comparisons, pairs in each split, ties, all-bad: what its page shows without opening the files.
     counts = models.JSONField(default=dict)
+    # {"without": ids of annotators, "guideline_from": a version or null, "left_out": judgments}; empty: it has all.
+    filters = models.JSONField(default=dict)
     imported_from = models.CharField(max_length=200, blank=True)  # the name of a file
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
+from annotation.models import Judgment, Project
+from rankloop.accounts.models import User
 from training import store
 from training.models import PreferenceDataset
 from training.preferences import ROWS_FILE, pair_lines, sft_lines, text_digests
@@ -36,6 +38,20 @@ def _read(dataset: PreferenceDataset, split: str) -> tuple[list[dict[str, Any]],
 def revised_since(dataset: PreferenceDataset) -> datetime | None:
     """When a judgment in the dataset was last revised or withdrawn after the freeze; None: never."""
     return dataset.members.aggregate(last=Max("judgment__superseded_by__created_at"))["last"]
+
+
+def annotators_of(project: Project) -> QuerySet[User]:
+    """Everybody who has judged something in the project, by name."""
+    judged = Judgment.objects.filter(comparison__round__project=project)
+    return User.objects.filter(pk__in=judged.values("annotator")).order_by("username")
+
+
+def left_out(dataset: PreferenceDataset) -> dict[str, Any] | None:
+    """What its filters left out: {"without": usernames, "guideline_from", "left_out": judgments}. None: nothing."""
+    if not dataset.filters:
+        return None
+    names = User.objects.filter(pk__in=dataset.filters["without"]).order_by("username")
+    return {**dataset.filters, "without": list(names.values_list("username", flat=True))}
 
 
 def jsonl(rows: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -26,18 +26,27 @@ from training.recipes.fitting import refuse_full_from_adapter, refuse_unfit
 from training.recipes.options import METHODS, parse_options
 from training.recipes.run_dir import RecipeError
 from training.services.runs import base_of, open_run, refuse_too_little, write_inputs
-from training.services.snapshots import snapshot_rounds
+from training.services.snapshots import NO_FILTERS, Filters, snapshot_rounds
 
 Role = RunInput.Role
 
 
 def chosen_dataset(
-    *, project: Project, dataset: PreferenceDataset | None, rounds: Sequence[Round], user: User
+    *,
+    project: Project,
+    dataset: PreferenceDataset | None,
+    rounds: Sequence[Round],
+    user: User,
+    filters: Filters = NO_FILTERS,
 ) -> PreferenceDataset:
     """The dataset, or one that is frozen now from the judgments of some rounds. Raises Refused for both or neither."""
     if (dataset is None) == (not rounds):
         raise Refused("Choose what to learn from: one dataset, or rounds to freeze a new one from.")
-    return dataset or snapshot_rounds(project=project, rounds=rounds, user=user)
+    if dataset is not None and filters:
+        raise Refused(
+            "A dataset never changes, so nothing can be left out of it. Freeze a new one from rounds."
+        )
+    return dataset or snapshot_rounds(project=project, rounds=rounds, user=user, filters=filters)
 
 
 @transaction.atomic

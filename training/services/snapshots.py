@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ SELECT judgment.id, judgment.comparison_id, comparison.kind, prompt.id, prompt.s
         LEFT JOIN annotation_rankedcompletion ranked
                ON ranked.judgment_id = judgment.id AND ranked.completion_id = completion.id
         WHERE entry.comparison_id = comparison.id),
-       written.answers
+       written.answers,
+       judgment.annotator_id <> ALL(%s) AND (%s::int IS NULL OR coalesce(guideline.version >= %s::int, false))
 FROM annotation_judgment judgment
 JOIN annotation_assignment assignment ON assignment.id = judgment.assignment_id
 JOIN annotation_comparison comparison ON comparison.id = judgment.comparison_id
@@ -55,6 +57,23 @@ WHERE round.id = ANY(%s) AND round.project_id = %s AND judgment.source = ANY(%s)
   AND NOT EXISTS (SELECT FROM annotation_judgment newer WHERE newer.supersedes_id = judgment.id)
 ORDER BY judgment.id
 """
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which judgments stay out of a dataset: none by default.
+
+    `without` are ids of annotators; `guideline_from` is the first version of the guideline whose judgments are taken.
+    """
+
+    without: Sequence[int] = ()
+    guideline_from: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.without) or self.guideline_from is not None
+
+
+NO_FILTERS = Filters()
 
 
 def sources_of(rounds: Sequence[Round]) -> list[str]:
@@ -78,8 +97,11 @@ def snapshot_rounds(
     rounds: Sequence[Round],
     sources: Sequence[str] | None = None,
     user: User | None = None,
+    filters: Filters = NO_FILTERS,
 ) -> PreferenceDataset:
     """Freeze the judgments of some rounds, with the written answers among them that reviewers have approved.
+
+    `filters` leave some of them out.
 
     The same judgments always give the same dataset. `user` is who asked for it; None: the driver of rounds.
 
@@ -88,17 +110,22 @@ def snapshot_rounds(
     """
     sources = list(sources or sources_of(rounds))
     with connection.cursor() as cursor:
-        cursor.execute(_READ, [[round.pk for round in rounds], project.pk, sources])
+        first = filters.guideline_from
+        numbers = [round.pk for round in rounds]
+        cursor.execute(_READ, [list(filters.without), first, first, numbers, project.pk, sources])
         read = cursor.fetchall()
     if not read:
         raise Refused(_why_nothing(rounds))
-    rows = [_row(*values) for values in read]
+    rows = [_row(*values) for *values, is_taken in read if is_taken]
+    if not rows:
+        raise Refused(f"The filters leave out all {len(read)} judgments of these rounds. Choose fewer.")
     lines = [store.canonical(row) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / ROWS_FILE).write_bytes(b"\n".join(lines) + b"\n")
         row_digests = [hashlib.sha256(line).hexdigest() for line in lines]
         digest = store.publish(Path(folder), about={"format": FORMAT, "rows": row_digests})
-    return _register(project, rounds, sources, digest, rows, user)
+    told = {**asdict(filters), "left_out": len(read) - len(rows)} if filters else {}
+    return _register(project, rounds, sources, told, digest, rows, user)
 
 
 def _why_nothing(rounds: Sequence[Round]) -> str:
@@ -161,12 +188,15 @@ def _register(
     project: Project,
     rounds: Sequence[Round],
     sources: list[str],
+    filters: dict[str, Any],
     digest: str,
     rows: list[dict[str, Any]],
     user: User | None,
 ) -> PreferenceDataset:
     dataset, created = PreferenceDataset.objects.get_or_create(
-        project=project, digest=digest, defaults={"sources": sources, "counts": count_rows(rows)}
+        project=project,
+        digest=digest,
+        defaults={"sources": sources, "filters": filters, "counts": count_rows(rows)},
     )
     if created:
         dataset.rounds.set(rounds)

@@ -17,7 +17,7 @@ from rankloop.errors import Refused
 from training.access import get_checkpoint, get_dataset
 from training.forms import ImportForm
 from training.models import Checkpoint
-from training.selectors.datasets import demonstrations_of, jsonl, pairs_of, revised_since
+from training.selectors.datasets import demonstrations_of, jsonl, left_out, pairs_of, revised_since
 from training.selectors.lineage import count_by_source, judgments_behind, lineage_of
 from training.selectors.weights import weights_of
 from training.services.checkpoints import register_default
@@ -121,6 +121,7 @@ def dataset_page(request: HttpRequest, slug: str, dataset: int) -> HttpResponse:
         # Datasets of the first format counted none.
         "written": found.counts.get("demonstrations", 0) + found.counts.get("edits", 0),
         "revised_since": revised_since(found),
+        "left_out": left_out(found),
         "rounds": found.rounds.order_by("number"),
         "runs": [item.run for item in found.used_by.select_related("run__round", "run__checkpoint")],
     }
