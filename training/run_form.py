@@ -161,6 +161,16 @@ class RunForm(forms.Form):
         """Whether one of the folded options has an error, so that they must be open."""
         return any(field.errors for field in self.other_options())
 
+    @property
+    def freezes(self) -> bool:
+        """Whether what freezes a new dataset must be open: it is filled in, or there is no other."""
+        is_only = not self.fields["dataset"].queryset.exists()
+        return is_only or self.leaves_out or bool(self["rounds"].errors or self["rounds"].value())
+
+    @property
+    def leaves_out(self) -> bool:
+        return any(self[name].errors or self[name].value() for name in ("without", "guideline_from"))
+
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         if (
@@ -169,6 +179,12 @@ class RunForm(forms.Form):
             and not {"dataset", "rounds"} & set(self.errors)
         ):
             self.add_error("dataset", "Choose a dataset, or tick rounds to freeze one from.")
+        if cleaned.get("dataset"):
+            for name in ("without", "guideline_from"):
+                if cleaned.get(name):
+                    self.add_error(
+                        name, "Nothing can be left out of a dataset that is frozen. Choose none above."
+                    )
         return cleaned
 
     def options(self) -> dict[str, Any]:

@@ -391,7 +391,7 @@ def _write_samples(run: TrainingRun, draw: random.Random) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "held_out.jsonl").open("w") as prompts, (folder / "samples.jsonl").open("w") as samples:
         for number, (question, full, brief) in enumerate(texts.QUESTIONS):
-            asked = {"prompt_id": str(number), "prompt": [{"role": "user", "content": question}]}
+            asked = {"prompt_id": number, "prompt": [{"role": "user", "content": question}]}
             prompts.write(json.dumps(asked) + "\n")
             for step, text in ((0, full), (60, brief)):
                 said = {"step": step, "prompt_id": str(number), "text": text}

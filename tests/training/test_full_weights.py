@@ -146,7 +146,8 @@ def test_a_plan_that_trains_all_weights_of_an_adapter_is_refused_before_anything
 def test_a_step_that_would_share_its_base_with_a_whole_reward_model_is_refused():
     plan = [{"method": "reward", "options": FULL}, {"method": "ppo"}]
     with pytest.raises(
-        Refused, match=r"Step ppo can't learn from step reward.*Set weights of step reward to lora"
+        Refused,
+        match=r"Step ppo can't use the reward model of step reward.*Set weights of step reward to lora",
     ):
         checked_plan(plan)
     other = {"step": "other", "method": "reward"}

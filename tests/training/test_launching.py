@@ -488,6 +488,10 @@ def test_judgments_of_some_are_left_out_by_form_and_by_api_and_the_dataset_says_
     dataset = ranked.datasets.get()
     shown = text_of(site.get(f"/p/tea/datasets/{dataset.pk}/"))
     assert "Left out" in shown and "all of ben" in shown
+    both = site.post(f"{NEW}?method=dpo", sent | {"dataset": dataset.pk})
+    assert both.status_code == 400
+    assert "Nothing can be left out of a dataset that is frozen" in text_of(both)
+    assert both.content.decode().count("<details open>") == 2  # where it is said
     asked = {"method": "dpo", "rounds": [ranked.number], "without": ["ben"], "parent": base.pk}
     caller = Caller(cast.researcher)
     assert caller.post(RUNS, asked).json()["inputs"]
@@ -496,6 +500,7 @@ def test_judgments_of_some_are_left_out_by_form_and_by_api_and_the_dataset_says_
     assert told["left_out"]["without"] == ["ben"]
     assert told["left_out"]["left_out"] > 0
     assert caller.post(RUNS, {**asked, "without": ["nobody"]}).status_code == 400
+    assert caller.post(RUNS, {**asked, "guideline_from": 2**40}).status_code == 400
 
 
 @pytest.mark.parametrize(

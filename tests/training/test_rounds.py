@@ -366,6 +366,21 @@ def test_a_run_that_needs_a_reward_model_waits_until_the_round_has_trained_it(ca
     assert following.completions_per_comparison == 6  # two of each: the parent and both policies
 
 
+def test_a_step_that_would_only_be_measured_by_a_reward_model_waits_for_it_and_does_without(
+    cast, base, tmp_path
+):
+    add_prompts(cast, PROMPTS)
+    plan = [{"method": "reward"}, {"method": "dpo", "reward_model": "reward"}]
+    round = draft(cast, base, training_plan=plan)
+    to_training(cast, round)
+    assert set(round.runs.values_list("step", flat=True)) == {"reward"}
+    round.runs.update(status="cancelled")
+    advance(round)
+    dpo = round.runs.get(step="dpo")
+    assert (round.failure, dpo.status) == ("", "queued")
+    assert not dpo.inputs.filter(role=RunInput.Role.REWARD_MODEL).exists()
+
+
 def test_without_a_reward_model_the_round_stops_and_says_what_to_do(cast, base, tmp_path):
     add_prompts(cast, PROMPTS)
     round = draft(cast, base, training_plan=PLAN_WITH_PPO)
@@ -373,7 +388,7 @@ def test_without_a_reward_model_the_round_stops_and_says_what_to_do(cast, base, 
     round.runs.filter(step="reward").update(status="cancelled")
     train(round, tmp_path)
     advance(round)
-    assert "needs the reward model of step reward, which trained none" in round.failure
+    assert "learns from the reward model of step reward, which trained none" in round.failure
     assert not round.runs.filter(step="ppo").exists()
 
 

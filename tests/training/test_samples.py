@@ -32,16 +32,16 @@ def address(run: TrainingRun) -> str:
 
 
 def write(run: TrainingRun, rewards: dict[int, list[float]], *, end: str = "") -> None:
-    """Evaluations by step with the reward of each prompt's completion."""
+    """Evaluations by step with the reward of each prompt's completion. The platform writes numbers, recipes texts."""
     folder = attempt_folder(run)
     folder.mkdir(parents=True)
     asked = [
-        {"prompt_id": f"p{n}", "prompt": [{"role": "user", "content": f"Why <{n}>?"}]}
+        {"prompt_id": n, "prompt": [{"role": "user", "content": f"Why <{n}>?"}]}
         for n in range(len(next(iter(rewards.values()))))
     ]
     (folder / "held_out.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked))
     samples = [
-        {"step": step, "prompt_id": f"p{n}", "text": f"step {step} <b>{n}</b>", "reward": reward}
+        {"step": step, "prompt_id": str(n), "text": f"step {step} <b>{n}</b>", "reward": reward}
         for step, some in rewards.items()
         for n, reward in enumerate(some)
     ]
@@ -73,7 +73,7 @@ def test_an_evaluation_that_does_not_exist_is_named(site, run):
 
 
 def test_only_the_latest_attempt_is_read_and_an_unfinished_line_is_not(run):
-    write(run, {0: [1.0]}, end='{"step": 1, "prompt_id": "p0", "te')
+    write(run, {0: [1.0]}, end='{"step": 1, "prompt_id": "0", "te')
     TrainingRun.objects.filter(pk=run.pk).update(attempt=3)
     assert steps_of(samples_of(run)) == [0]
     run.refresh_from_db()
@@ -98,7 +98,7 @@ def test_the_api_gives_one_evaluation_by_default_the_latest(cast, run):
     assert (latest["steps"], latest["step"]) == ([0, 4], 4)
     assert latest["samples"] == [
         {
-            "prompt_id": "p0",
+            "prompt_id": "0",
             "prompt": [{"role": "user", "content": "Why <0>?"}],
             "text": "step 4 <b>0</b>",
             "reward": 1.5,

@@ -82,6 +82,7 @@ def test_filters_leave_out_annotators_and_earlier_guidelines_and_the_dataset_tel
     everything = freeze(cast, ranked)
     assert everything.filters == {} and left_out(everything) is None
     assert freeze(cast, ranked, filters=Filters()) == everything
+    assert left_out(freeze(cast, ranked, filters=Filters(without=[cast.stranger.pk]))) is None
 
     without_ben = freeze(cast, ranked, filters=Filters(without=[cast.ben.pk]))
     assert {row["annotator"] for row in rows_of(without_ben)} == {cast.anna.pk}

@@ -21,9 +21,9 @@ def add_dataset(cast, number: int, judgments: list[Judgment]) -> PreferenceDatas
     return dataset
 
 
-def add_checkpoint(cast, base, kind: str, **inputs) -> Checkpoint:
+def add_checkpoint(cast, base, kind: str, *, method: str = "ppo", **inputs) -> Checkpoint:
     """A checkpoint of a run that read `data`, and went on from `parent` or learned from `reward_model`."""
-    run = TrainingRun.objects.create(project=cast.project, step=kind, method=kind)
+    run = TrainingRun.objects.create(project=cast.project, step=kind, method=method)
     RunInput.objects.create(run=run, role="base", checkpoint=base)
     for role, source in inputs.items():
         if source is not None:
@@ -41,6 +41,17 @@ def judged(cast, stored) -> list[Judgment]:
     open_ranking(cast, comparisons=4, overlap=1)
     rank(cast, [cast.anna])
     return list(Judgment.objects.order_by("pk"))
+
+
+def test_a_reward_model_that_only_measured_did_not_teach(cast, base, judged):
+    first, second = add_dataset(cast, 1, judged[:2]), add_dataset(cast, 2, judged[2:])
+    reward = add_checkpoint(cast, base, "reward", method="reward", data=first)
+    measured = add_checkpoint(cast, base, "policy", method="dpo", data=second, reward_model=reward)
+    taught = add_checkpoint(cast, base, "policy", method="rloo", data=second, reward_model=reward)
+    assert lineage_of(measured).datasets == [second]
+    assert set(lineage_of(taught).datasets) == {first, second}
+    (use,) = uses_of(judged[:1])[judged[0].pk]
+    assert use.further == [taught]
 
 
 def test_a_judgment_is_followed_through_datasets_and_every_run(cast, base, judged):
@@ -85,17 +96,18 @@ def test_many_judgments_take_no_more_queries_than_one(cast, base, judged, django
 
 
 KINDS = st.sampled_from(["policy", "reward"])
+METHODS = st.sampled_from(["dpo", "ppo"])  # one is only measured by a reward model
 
 
 @st.composite
 def graphs(draw) -> tuple[list[list[int]], list[tuple]]:
-    """Datasets as lists of judgments, and runs as (kind, dataset, parent, reward model), each reading earlier ones."""
+    """Datasets as lists of judgments, and runs as (kind, method, dataset, parent, reward model)."""
     datasets = draw(st.lists(st.lists(st.integers(0, 3), unique=True, max_size=4), min_size=1, max_size=3))
     runs = []
     for number in range(draw(st.integers(0, 6))):
         earlier = st.one_of(st.none(), st.integers(0, number - 1)) if number else st.none()
         data = st.one_of(st.none(), st.integers(0, len(datasets) - 1))
-        runs.append((draw(KINDS), draw(data), draw(earlier), draw(earlier)))
+        runs.append((draw(KINDS), draw(METHODS), draw(data), draw(earlier), draw(earlier)))
     return datasets, runs
 
 
@@ -108,13 +120,13 @@ def test_both_directions_of_the_lineage_agree(cast, base, judged, graph):
             add_dataset(cast, n, [judged[at] for at in members]) for n, members in enumerate(graph[0])
         ]
         made: list[Checkpoint] = []
-        for kind, data, parent, reward_model in graph[1]:
+        for kind, method, data, parent, reward_model in graph[1]:
             inputs = {
                 "data": None if data is None else datasets[data],
                 "parent": None if parent is None else made[parent],
                 "reward_model": None if reward_model is None else made[reward_model],
             }
-            made.append(add_checkpoint(cast, base, kind, **inputs))
+            made.append(add_checkpoint(cast, base, kind, method=method, **inputs))
         forwards = {
             (judgment, use.dataset.pk, checkpoint.pk)
             for judgment, uses in uses_of(judged).items()

@@ -1,11 +1,9 @@
 """Frozen datasets, and the pairs in them."""
 
-from typing import Any
-
 import django_filters
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -40,15 +38,10 @@ class DatasetOutput(serializers.ModelSerializer):
     rounds = serializers.SlugRelatedField("number", many=True, read_only=True, help_text="Their numbers.")
     sources = serializers.ListField(child=serializers.CharField())
     counts = serializers.DictField(help_text="Judgments, comparisons, pairs of each split, ties and all bad.")
-    left_out = serializers.SerializerMethodField()
-
-    @extend_schema_field(LeftOut(allow_null=True, help_text="What its filters left out; null: nothing."))
-    def get_left_out(self, dataset: PreferenceDataset) -> dict[str, Any] | None:
-        return left_out(dataset)
 
     class Meta:
         model = PreferenceDataset
-        fields = ("id", "digest", "rounds", "sources", "imported_from", "counts", "left_out", "created_at")
+        fields = ("id", "digest", "rounds", "sources", "imported_from", "counts", "created_at")
         extra_kwargs = {"imported_from": {"help_text": "The name of a file; empty for frozen judgments."}}
 
 
@@ -57,9 +50,10 @@ class DatasetDetail(DatasetOutput):
         allow_null=True, help_text="When a judgment in it was last revised or withdrawn after the freeze."
     )
     runs = RunOutput(many=True, help_text="What learned from it.")
+    left_out = LeftOut(allow_null=True, help_text="What its filters left out; null: nothing.")
 
     class Meta(DatasetOutput.Meta):
-        fields = (*DatasetOutput.Meta.fields, "revised_since", "runs")
+        fields = (*DatasetOutput.Meta.fields, "revised_since", "runs", "left_out")
 
 
 class PairsInput(serializers.Serializer):
@@ -131,6 +125,7 @@ class DatasetApi(APIView):
         """One dataset: what is in it, and what learned from it."""
         _, found = get_dataset(request, slug, dataset)
         found.revised_since = revised_since(found)  # type: ignore[attr-defined]
+        found.left_out = left_out(found)  # type: ignore[attr-defined]
         runs = TrainingRun.objects.filter(inputs__dataset=found).select_related("round", "checkpoint")
         found.runs = runs.order_by("created_at")  # type: ignore[attr-defined]
         return Response(DatasetDetail(found).data)

@@ -75,11 +75,13 @@ class DraftFields(serializers.Serializer):
     )
     without = serializers.ListField(
         child=serializers.CharField(max_length=150),
+        max_length=1000,
         required=False,
         help_text="Usernames of annotators whose judgments stay out of the new dataset.",
     )
     guideline_from = serializers.IntegerField(
-        **_ID,
+        min_value=1,
+        max_value=2**31 - 1,
         required=False,
         help_text="What was judged under earlier versions of the guideline stays out of it.",
     )
@@ -191,17 +193,13 @@ def _inputs(project: Project, asked: dict[str, Any], request: Request) -> dict[s
     """Dataset, parent and reward model of the ids that were given. Raises ValidationError for one that is not there."""
     numbers = asked.get("rounds") or []
     rounds = [_one(project.rounds.filter(number=number), "rounds", number) for number in numbers]
-    annotators = annotators_of(project)
     given = asked.get("dataset")
     dataset = services.chosen_dataset(
         project=project,
         dataset=None if given is None else _one(project.datasets.filter(pk=given), "dataset", given),
         rounds=rounds,
         user=request.user,
-        filters=Filters(
-            [_one(annotators.filter(username=name), "without", name).pk for name in asked.get("without", [])],
-            asked.get("guideline_from"),
-        ),
+        filters=Filters(_annotators(project, asked.get("without", [])), asked.get("guideline_from")),
     )
     judge = asked.get("reward_model")
     return {
@@ -211,6 +209,15 @@ def _inputs(project: Project, asked: dict[str, Any], request: Request) -> dict[s
         if judge is None
         else _one(project.checkpoints.filter(pk=judge), "reward_model", judge),
     }
+
+
+def _annotators(project: Project, names: list[str]) -> list[int]:
+    """Ids of annotators by name. Raises ValidationError naming one who has judged nothing in the project."""
+    known = dict(annotators_of(project).filter(username__in=names).values_list("username", "pk"))
+    for name in names:
+        if name not in known:
+            raise serializers.ValidationError({"without": [f"Nobody of that name has judged here: {name}."]})
+    return list(known.values())
 
 
 def _one(found: QuerySet, field: str, given: Any) -> Model:

@@ -12,6 +12,7 @@ from django.db.models import Q
 from annotation.models import Contestant, Project, Round
 from training.models.checkpoints import Checkpoint
 from training.models.data import PreferenceDataset
+from training.recipes.options import METHODS
 
 
 class WorkStatus(models.TextChoices):
@@ -122,6 +123,18 @@ class TrainingRun(Work):
         """Whether it makes whole weights, not an adapter."""
         return self.recipe.get("options", {}).get("weights") == "full"
 
+    @property
+    def learns_from_rewards(self) -> bool:
+        """Whether it learns from completions it samples itself."""
+        return self.method in METHODS and METHODS[self.method].samples
+
+
+class RunInputs(models.QuerySet["RunInput"]):
+    def learnt_from(self) -> "RunInputs":
+        """Without reward models that only measured what a run had learnt from data."""
+        sampling = [name for name, method in METHODS.items() if method.samples]
+        return self.exclude(Q(role=RunInput.Role.REWARD_MODEL) & ~Q(run__method__in=sampling))
+
 
 class RunInput(models.Model):
     """What a run read: exactly one checkpoint or one dataset in each role."""
@@ -138,6 +151,7 @@ class RunInput(models.Model):
     dataset = models.ForeignKey(
         PreferenceDataset, null=True, on_delete=models.PROTECT, related_name="used_by"
     )
+    objects = RunInputs.as_manager()
 
     class Meta:
         constraints = [

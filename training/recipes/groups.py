@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer
 from trl import GRPOTrainer, RLOOTrainer
-from trl.models.utils import unwrap_model_for_generation
 
 from training.recipes import loading, processes, rollouts, training_loop
 from training.recipes.forward_once import completion_log_probs
@@ -85,9 +83,10 @@ class GroupRewards:
         when nothing has ever told one completion from another.
         """
         texts = [text_of(self.shared.tokenizer, ids) for ids in completion_ids]
-        rewards = self.reward([Prompt(messages, "") for messages in prompts], texts)
+        asked = [Prompt(messages, "") for messages in processes.all_of(prompts)]
+        rewards = self.reward(asked, processes.all_of(texts))  # of the whole step
         self.shared.back_to_training()
-        found = gather(torch.tensor(rewards, device=self.shared.device))  # (batch,), of all processes
+        found = torch.tensor(rewards)  # (batch,)
         if not torch.isfinite(found).all():
             raise RecipeError(
                 "A completion's reward is not finite. Train the reward model again, or choose another reward."
@@ -99,7 +98,7 @@ class GroupRewards:
         log_metric("finished_share", sum(ids[-1] in ends for ids in completion_ids) / len(completion_ids))
         log_metric("repetition", sum(map(rollouts.repeated_share, texts)) / len(texts))
         self._refuse_without_spread(alike, float(found[0]), trainer_state)
-        return rewards
+        return processes.own_of(rewards)
 
     def _refuse_without_spread(self, alike: float, reward: float, state: Any) -> None:
         """Raise RecipeError after a pass over the prompts, or a run, in which no two rewards of a group differed."""
@@ -123,7 +122,7 @@ def open_trainer(
 ) -> TrainersBase:
     """Give a fresh trainer its reward, and forwards that cost less for equal results. Its model as a SharedBase."""
     options = rewards.options
-    shared = TrainersBase(trainer.model, trainer.processing_class)
+    shared = TrainersBase(trainer, config.get("parent"))
     rewards.open(rollouts.open_reward(config, options, shared, Path(config["base"])), shared)
     shared.back_to_training()
     base_model = shared.model.get_base_model()
@@ -147,11 +146,10 @@ def sample_by_row(
     @torch.no_grad()
     def generate(prompts: list[list[int]], *others: Any, **more: Any) -> Any:
         of_step = derived_seed(seed, "rollout", trainer.state.global_step // updates)
-        first = processes.RANK * len(prompts)
-        seeds = [derived_seed(of_step, "row", first + place) for place in range(len(prompts))]
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator):
-            shared.model.eval()
-            completions = rollouts.write(shared, prompts, options, seeds)
+        rows = processes.all_of(prompts)
+        seeds = [derived_seed(of_step, "row", place) for place in range(len(rows))]
+        shared.model.eval()
+        completions = processes.own_of(rollouts.write(shared, rows, options, seeds))
         shared.back_to_training()
         return (completions, None) if isinstance(trainer, GRPOTrainer) else completions
 

@@ -35,10 +35,13 @@ def judged_by_reward_model(
     """
     if not run.config.get("reward_model"):
         return dict
-    shared = TrainersBase(trainer.model, trainer.processing_class)
-    base, parent = Path(run.config["base"]), run.config.get("parent")
-    if parent is not None and not shared.has_parent:
-        shared.add_parent(Path(parent))
+    if options.weights == "full":
+        raise RecipeError(
+            "A reward model to measure by is worn as an adapter beside the policy's, and here all weights are trained. "
+            "Leave it out, or set weights to lora."
+        )
+    base = Path(run.config["base"])
+    shared = TrainersBase(trainer, run.config.get("parent"))
     of_answers = RolloutOptions(
         max_new_tokens=options.judged_tokens,
         max_length=options.max_length,

@@ -347,14 +347,19 @@ def load_of(
     longest = max(tokens for _, tokens, _ in largest)
     written = [longest] * batch if samples else judged or []
     sampled = min(SAMPLED_TOGETHER * options["micro_batch_size"], len(written))
+    # Of the policy that wrote them, and its parent, each token's probability is asked.
+    written_together = (
+        min(options["micro_batch_size"], len(judged)) * options["judged_tokens"] if judged else 0
+    )
     return Load(
         together=together,
         completions_together=max(sum(new for _, _, new in group) for group in groups),
         row=longest,
         step=sum(computed) / steps,
         held_out=len(last) * max(tokens for tokens, _ in last),
-        held_out_completions=sum(new for _, new in last),
-        rows_held_out=len(held) * (1 + BEST_OF if samples else 1) + (1 + BEST_OF) * len(judged or []),
+        held_out_completions=max(sum(new for _, new in last), written_together),
+        rows_held_out=len(held) + len(judged or []),
+        rows_of_parent=BEST_OF * (len(held) if samples else len(judged or [])),
         sampled=sampled * max(written, default=0),
         rows_sampled=sampled,
     )

@@ -63,6 +63,17 @@ def everyones(mine: Found) -> list[Found]:
     return found
 
 
+def all_of(mine: Sequence[Found]) -> list[Found]:
+    """What all processes have, one after the other: as many each."""
+    return [one for share in everyones(list(mine)) for one in share]
+
+
+def own_of(everything: Sequence[Found]) -> Sequence[Found]:
+    """This process's share of what `all_of` has put together."""
+    share = len(everything) // COUNT
+    return everything[RANK * share : (RANK + 1) * share]
+
+
 def share_of(parts: Sequence[Part]) -> Sequence[Part]:
     """Those of the parts that are this process's own to do."""
     return parts[RANK::COUNT]

@@ -180,7 +180,7 @@ def collect(
 
 
 class HeldOut:
-    """Held-out prompts on which a policy meets its parent, by the reward it is trained on.
+    """Held-out prompts on which a policy meets its parent, by a reward.
 
     What the parent earns there is computed once: it does not change.
     """
@@ -193,7 +193,7 @@ class HeldOut:
         self.known: dict[tuple[str, str], float] = {}
 
     def evaluate(self, shared: SharedBase, reward: Reward, *, at_start: bool) -> dict[str, Any]:
-        """The policy against its parent, and best-of-4 beside it. `at_start` it is its parent still.
+        """The policy against its parent by the reward, and best-of-4 beside. `at_start` it is its parent still.
 
         `win_rate` is the share of prompts whose completion by the policy has the higher reward, ties half, with its
         interval; `samples` are those completions; `best_of_4` is what the parent reaches when the best of four of its

@@ -1,13 +1,11 @@
 """The model inside a TRL trainer, worn as the shared base that PPO has: it writes, is its own reference, and judges."""
 
 import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import Trainer
 
-from training.recipes.shared_base import POLICY, REFERENCE, REWARD, Found, SharedBase
+from training.recipes.run_dir import RecipeError
+from training.recipes.shared_base import POLICY, REFERENCE, REWARD, SharedBase
 
 
 class TrainersBase(SharedBase):
@@ -15,23 +13,23 @@ class TrainersBase(SharedBase):
 
     NAMES = {POLICY: "default", REFERENCE: "ref"}
 
-    def __init__(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.has_parent = "ref" in model.peft_config
+    def __init__(self, trainer: Trainer, parent: str | None) -> None:
+        """Raises RecipeError where the whole model is on no card."""
+        if trainer.is_fsdp_enabled:
+            raise RecipeError(
+                "To sample, each card needs the whole model, and under FSDP2 it has a piece. Train by the settings of "
+                "DDP or DeepSpeed ZeRO-2; or, where a reward model only measures, without it."
+            )
+        self.model, self.tokenizer = trainer.model, trainer.processing_class
+        self.has_parent = parent is not None
+        if parent is not None and self.NAMES[REFERENCE] not in self.model.peft_config:
+            # A trainer that needs no reference has made none.
+            self.model.load_adapter(parent, adapter_name=self.NAMES[REFERENCE], is_trainable=False)
         self.value_head = self.reward_head = None
-
-    def add_parent(self, parent: Path) -> None:
-        """The frozen copy of a parent that a trainer without a reference has not made."""
-        self.model.load_adapter(parent, adapter_name=self.NAMES[REFERENCE], is_trainable=False)
-        self.has_parent = True
 
     def wear(self, adapter: str) -> None:
         frozen = adapter in (REFERENCE, REWARD)
         self.model.set_adapter(self.NAMES.get(adapter, adapter), inference_mode=frozen)
-
-    def divided(self, parts: Sequence[list[int]], work: Callable[[int, list[int]], Found]) -> list[Found]:
-        """Every process does all of them: under FSDP2 each forward needs all processes, with as many tokens."""
-        return [work(number, part) for number, part in enumerate(parts)]
 
     def back_to_training(self) -> None:
         """As the trainer knows it: wearing the policy, in training mode."""

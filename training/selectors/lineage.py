@@ -24,7 +24,7 @@ class Lineage:
 
 
 def lineage_of(checkpoint: Checkpoint) -> Lineage:
-    """Every run and dataset a checkpoint comes from, through all its parents and reward models."""
+    """Every run and dataset a checkpoint comes from, through all its parents and the reward models it learned from."""
     runs: list[TrainingRun] = []
     datasets: dict[int, PreferenceDataset] = {}
     waiting, seen = [checkpoint], {checkpoint.pk}
@@ -33,7 +33,7 @@ def lineage_of(checkpoint: Checkpoint) -> Lineage:
         if run is None:
             continue
         runs.append(run)
-        for item in run.inputs.select_related("checkpoint__run", "dataset").order_by("pk"):
+        for item in run.inputs.learnt_from().select_related("checkpoint__run", "dataset").order_by("pk"):
             if item.role == RunInput.Role.DATA:
                 datasets.setdefault(item.dataset.pk, item.dataset)
             elif item.checkpoint_id not in seen:

@@ -15,7 +15,7 @@ MOST_BYTES = 64 * 2**20  # of a file that are read; those of a run are far small
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion, and the reward that it was given in training."""
+    """One completion, and the reward that it was given."""
 
     text: str
     reward: float
@@ -38,11 +38,11 @@ class Answered:
 def samples_of(run: TrainingRun) -> list[Answered]:
     """What the latest attempt's evaluations wrote, in the order of the held-out prompts.
 
-    Empty for a method that does not sample, before the first evaluation, and where the folder lies on another host.
+    Empty for a run without a reward, before the first evaluation, and where the folder lies on another host.
     """
     folder = attempt_folder(run)
     answered = {
-        line["prompt_id"]: Answered(line["prompt_id"], line["prompt"])
+        str(line["prompt_id"]): Answered(str(line["prompt_id"]), line["prompt"])
         for line in _lines(folder / "held_out.jsonl")
         if "prompt_id" in line and "prompt" in line
     }

@@ -40,12 +40,13 @@ def uses_of(judgments: Iterable[Judgment]) -> dict[int, list[Use]]:
         .order_by("dataset_id")
     )
     trained = _edges(
-        RunInput.objects.filter(dataset__in={member.dataset_id for member in members}), "dataset_id"
+        RunInput.objects.learnt_from().filter(dataset__in={member.dataset_id for member in members}),
+        "dataset_id",
     )
     children: dict[int, list[int]] = {}
     frontier = {pk for found in trained.values() for pk in found}
     while frontier:
-        found = _edges(RunInput.objects.filter(checkpoint__in=frontier), "checkpoint_id")
+        found = _edges(RunInput.objects.learnt_from().filter(checkpoint__in=frontier), "checkpoint_id")
         children |= {pk: found.get(pk, []) for pk in frontier}
         frontier = {pk for others in found.values() for pk in others} - children.keys()
     titled = _titled(children)

@@ -83,8 +83,8 @@ def parent_of(*, round: Round) -> Checkpoint:
 def queue_training(*, round: Round, dataset: PreferenceDataset) -> list[TrainingRun]:
     """The runs of a round's training plan, on a frozen dataset, as far as they can start. Run twice, it queues once.
 
-    A step that learns from another step's reward model waits until that is there. Raises Refused when the dataset
-    has too little to train on or to measure with, or a step has no reward model to learn from.
+    A step that learns from another step's reward model, or is measured by it, waits until that step is over. Raises
+    Refused when the dataset has too little to train on or to measure with, or a step has no reward model to learn from.
     """
     plan = checked_plan(round.training_plan)
     for step in plan:
@@ -96,9 +96,6 @@ def queue_training(*, round: Round, dataset: PreferenceDataset) -> list[Training
     for step in plan:
         if step["step"] in runs or _waits(step, runs):
             continue
-        judge = None
-        if "reward_model" in step or needs_reward_model(step["method"], step["options"]):
-            judge = _reward_model(step, runs, base_of(parent))
         run = open_run(
             project=round.project,
             name=step["step"],
@@ -107,7 +104,7 @@ def queue_training(*, round: Round, dataset: PreferenceDataset) -> list[Training
             dataset=dataset,
             # A reward model starts on the base; a policy goes on from the policy that was judged.
             parent=base_of(parent) if METHODS[step["method"]].makes == "reward" else parent,
-            reward_model=judge,
+            reward_model=_reward_model(step, runs, base_of(parent)),
             seed=round.seed,
             user=round.created_by,
             round=round,
@@ -123,16 +120,22 @@ def _waits(step: dict[str, Any], runs: dict[str, TrainingRun]) -> bool:
     )
 
 
-def _reward_model(step: dict[str, Any], runs: dict[str, TrainingRun], base: Checkpoint) -> Checkpoint:
-    """The reward model of the plan's own step, else the project's newest on that base. Raises Refused without one."""
+def _reward_model(step: dict[str, Any], runs: dict[str, TrainingRun], base: Checkpoint) -> Checkpoint | None:
+    """The reward model of the plan's step that this one names, else the project's newest on that base.
+
+    None for a step that learns from none: what only measures it may be missing. Raises Refused for one that does.
+    """
+    is_needed = needs_reward_model(step["method"], step["options"])
     if "reward_model" in step:
         found = Checkpoint.objects.filter(run=runs[step["reward_model"]]).first()
-        if found is None:
+        if found is None and is_needed:
             raise Refused(
-                f"Step {step['step']} needs the reward model of step {step['reward_model']}, which trained none. "
+                f"Step {step['step']} learns from the reward model of step {step['reward_model']}, which trained none. "
                 "Skip this step, or open a new round."
             )
         return found
+    if not is_needed:
+        return None
     found = newest_reward_model(base)
     if found is None:
         raise Refused(

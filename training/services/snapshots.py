@@ -124,7 +124,8 @@ def snapshot_rounds(
         (Path(folder) / ROWS_FILE).write_bytes(b"\n".join(lines) + b"\n")
         row_digests = [hashlib.sha256(line).hexdigest() for line in lines]
         digest = store.publish(Path(folder), about={"format": FORMAT, "rows": row_digests})
-    told = {**asdict(filters), "left_out": len(read) - len(rows)} if filters else {}
+    left_out = len(read) - len(rows)
+    told = {**asdict(filters), "left_out": left_out} if left_out else {}
     return _register(project, rounds, sources, told, digest, rows, user)
 
 

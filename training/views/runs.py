@@ -20,7 +20,6 @@ from training.access import get_job, get_run
 from training.forms import RunFilter
 from training.measurements import beside, catalogue, main_rate
 from training.models import GenerationJob, RunInput, TrainingRun, WorkStatus
-from training.recipes.options import METHODS
 from training.selectors.overlay import FEWEST, MOST
 from training.selectors.runs import log_tail, metrics_after, options_of, queue_of, remaining_seconds
 from training.services import runs as services
@@ -77,7 +76,7 @@ def run_page(request: HttpRequest, slug: str, run: uuid.UUID) -> HttpResponse:
         "run": found,
         "inputs": inputs,
         "options": options_of(found),
-        "samples": (found.method in METHODS and METHODS[found.method].samples)
+        "samples": found.learns_from_rewards
         or any(item.role == RunInput.Role.REWARD_MODEL for item in inputs),
         "catalogue": json.dumps(catalogue()),
         "live": _run_live(request, project, found),
