@@ -90,7 +90,7 @@ def _reward_step(
     judge = named or (before[-1] if before else None)
     if any(other["step"] == judge and other["options"]["weights"] == "full" for other in earlier):
         raise Refused(
-            f"Step {name} can't use the reward model of step {judge}, which trains all weights: policy and reward model share one "
-            f"base in memory, as adapters. Set weights of step {judge} to lora."
+            f"Step {name} can't use the reward model of step {judge}, which trains all weights: policy and reward "
+            f"model share one base in memory, as adapters. Set weights of step {judge} to lora."
         )
     return judge
