@@ -77,6 +77,7 @@ def test_its_output_is_a_whole_model_of_which_everything_has_learnt(finished, ti
     assert {tensor.dtype for tensor in after.values()} == {tensor.dtype for tensor in before.values()}
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_after_a_checkpoint_resumes_to_the_same_weights(
     finished, tiny_model, tmp_path
 ):
