@@ -53,25 +53,21 @@ def needs_reward_model(method: str, options: Mapping[str, Any]) -> bool:
     return METHODS[method].samples and options["reward"] == "reward_model"
 
 
-def takes_reward_model(method: str, options: Mapping[str, Any]) -> bool:
-    """Whether a method with these options has a use for one: to learn from, or as a policy to be measured by."""
-    if METHODS[method].samples:
-        return needs_reward_model(method, options)
-    # Worn as an adapter beside the policy's.
-    return METHODS[method].makes == "policy" and options.get("weights") != "full"
-
-
 def why_no_reward_model(method: str, options: Mapping[str, Any]) -> str:
-    """What to tell of a reward model that `takes_reward_model` has no use for."""
+    """Why a method with these options has no use for one, with the remedy; empty when it has one."""
     title = METHODS[method].title
     if METHODS[method].samples:
+        if needs_reward_model(method, options):
+            return ""
         return f"{title} learns from no reward model here. Leave it out, or set reward to reward_model."
-    if METHODS[method].makes == "policy":
+    if METHODS[method].makes != "policy":
+        return f"{title} learns from no reward model. Leave it out."
+    if options.get("weights") == "full":
         return (
             f"{title} trains all weights here, and a reward model to measure it by is worn as an adapter beside the "
             "policy's. Leave it out, or set weights to lora."
         )
-    return f"{title} learns from no reward model. Leave it out."
+    return ""
 
 
 def _reward_step(
@@ -79,8 +75,9 @@ def _reward_step(
 ) -> str | None:
     """The step of the plan whose reward model `step` learns from or is measured by, None without one."""
     before = [other["step"] for other in earlier if METHODS[other["method"]].makes == "reward"]
-    if named is not None and not takes_reward_model(step["method"], step["options"]):
-        raise Refused(f"Step {name}: {why_no_reward_model(step['method'], step['options'])}")
+    useless = why_no_reward_model(step["method"], step["options"])
+    if named is not None and useless:
+        raise Refused(f"Step {name}: {useless}")
     if named is None and not needs_reward_model(step["method"], step["options"]):
         return None
     if named is not None and named not in before:

@@ -27,6 +27,7 @@ from training.recipes.rollouts import score_scale
 from training.recipes.run_dir import Interrupted, RecipeError, open_run
 from training.recipes.sampling import text_of
 from training.recipes.shared_base import rows_of
+from training.recipes.trainers_base import TrainersBase
 
 METHODS = ("rloo", "grpo")
 TRAINERS = {"rloo": RLOOTrainer, "grpo": GRPOTrainer}
@@ -414,7 +415,7 @@ def test_one_differing_group_is_enough_to_go_on(tiny_model, tmp_path, monkeypatc
         return lambda prompts, texts: [float(next(numbers) == 3) for _ in texts]
 
     monkeypatch.setattr(rollouts, "open_reward", once)
-    monkeypatch.setattr(groups, "evaluate", lambda *_, at_start: {"win_rate": 0.5})
+    monkeypatch.setattr(TrainersBase, "evaluate", lambda *_, at_start: {"win_rate": 0.5})
     folder = online_run(tmp_path / "run", "rloo", tiny_model, options={"steps": 5, "save_steps": 5})
     run_here(folder)
     assert measured(folder, "groups_without_spread") == [0.75, 1.0, 1.0, 1.0, 1.0]
@@ -426,6 +427,6 @@ def test_a_reward_that_is_not_finite_is_refused(tiny_model, tmp_path, monkeypatc
     monkeypatch.setattr(
         rollouts, "open_reward", lambda *_: lambda prompts, texts: [float("nan")] * len(texts)
     )
-    monkeypatch.setattr(groups, "evaluate", lambda *_, at_start: {"win_rate": 0.5})
+    monkeypatch.setattr(TrainersBase, "evaluate", lambda *_, at_start: {"win_rate": 0.5})
     with pytest.raises(RecipeError, match="reward is not finite"):
         run_here(online_run(tmp_path / "run", "rloo", tiny_model))

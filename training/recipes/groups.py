@@ -19,7 +19,7 @@ from training.recipes.forward_once import completion_log_probs
 from training.recipes.options_from_samples import GrpoOptions, RlooOptions
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import Message, neutralise_messages
-from training.recipes.rollouts import HeldOut, Reward
+from training.recipes.rollouts import Reward
 from training.recipes.run_dir import RecipeError, RunDir
 from training.recipes.sampling import derived_seed, end_tokens, text_of
 from training.recipes.trainers_base import TrainersBase
@@ -154,13 +154,6 @@ def sample_by_row(
         return (completions, None) if isinstance(trainer, GRPOTrainer) else completions
 
     trainer._generate_single_turn = generate
-
-
-def evaluate(shared: TrainersBase, reward: Reward, held_out: HeldOut, *, at_start: bool) -> dict[str, Any]:
-    """As PPO is evaluated. Sampling draws random numbers of its own: the training's go on as if it had not been."""
-    found = held_out.evaluate(shared, reward, at_start=at_start)
-    shared.back_to_training()
-    return found
 
 
 def train(

@@ -54,8 +54,7 @@ def judged_by_reward_model(
     held_out = rollouts.HeldOut(prompts_with_room(rows, trainer, options), of_answers, run.config["seed"])
 
     def measure() -> dict[str, Any]:
-        found = held_out.evaluate(shared, reward, at_start=trainer.state.global_step == 0)
-        shared.back_to_training()
+        found = shared.evaluate(held_out, reward, at_start=trainer.state.global_step == 0)
         found["judged"] = {name: found.pop(name) for name in ("win_rate", "interval", "prompts")}
         return found
 

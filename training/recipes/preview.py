@@ -87,8 +87,9 @@ def main(run: RunDir) -> dict[str, Any]:
     problems += too_few(kept, run.config.get("fewest", 1))
     if shared:
         problems.append(leak_problem(shared))
-    judged = answered(kept["held_out"], options) if is_judged(method, run.config) else None
-    if judged == []:
+    measures = bool(run.config.get("reward_model")) and not METHODS[method].samples
+    judged = answered(kept["held_out"], options) if measures else []
+    if measures and not judged:
         problems.append(problem(*no_room(options["judged_tokens"], options["max_length"])))
     never_ends = endless(tokenizer, base, rows)
     if never_ends and method == "sft":
@@ -296,11 +297,6 @@ def this_machine(threads: int | None) -> Machine:
     return Machine("cuda" if loading.has_gpu() else "cpu", size, threads or os.cpu_count() or 1)
 
 
-def is_judged(method: str, config: dict[str, Any]) -> bool:
-    """Whether a reward model is to measure what the policy writes, without its learning from that."""
-    return bool(config.get("reward_model")) and not METHODS[method].samples
-
-
 def answered(held_out: Sequence[Row], options: dict[str, Any]) -> list[int]:
     """How many tokens each held-out prompt that is answered for a reward model to judge has with its answer."""
     new = options["judged_tokens"]
@@ -312,7 +308,7 @@ def load_of(
     method: str,
     options: dict[str, Any],
     kept: dict[str, list[Row]],
-    judged: list[int] | None,
+    judged: list[int],
     seed: int,
     machine: Machine,
 ) -> Load:
@@ -345,7 +341,7 @@ def load_of(
     held = sorted((tokens, new) for _, tokens, new in _together(kept["held_out"], options))
     last = held[-estimates.EVALUATED_TOGETHER :]
     longest = max(tokens for _, tokens, _ in largest)
-    written = [longest] * batch if samples else judged or []
+    written = [longest] * batch if samples else judged
     sampled = min(SAMPLED_TOGETHER * options["micro_batch_size"], len(written))
     # Of the policy that wrote them, and its parent, each token's probability is asked.
     written_together = (
@@ -358,8 +354,8 @@ def load_of(
         step=sum(computed) / steps,
         held_out=len(last) * max(tokens for tokens, _ in last),
         held_out_completions=max(sum(new for _, new in last), written_together),
-        rows_held_out=len(held) + len(judged or []),
-        rows_of_parent=BEST_OF * (len(held) if samples else len(judged or [])),
+        rows_held_out=len(held) + len(judged),
+        rows_of_parent=BEST_OF * (len(held) if samples else len(judged)),
         sampled=sampled * max(written, default=0),
         rows_sampled=sampled,
     )

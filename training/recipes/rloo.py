@@ -64,7 +64,7 @@ def main(run: RunDir) -> dict[str, Any]:
 
     def evaluate() -> dict[str, Any]:
         at_start = trainer.state.global_step == 0
-        return groups.evaluate(shared, rewards.reward, held_out, at_start=at_start)
+        return shared.evaluate(held_out, rewards.reward, at_start=at_start)
 
     metrics = groups.train(trainer, run, options, evaluate)
     metrics["train_prompts"] = len(prompts)

@@ -1,9 +1,11 @@
 """The model inside a TRL trainer, worn as the shared base that PPO has: it writes, is its own reference, and judges."""
 
 import functools
+from typing import Any
 
 from transformers import Trainer
 
+from training.recipes.rollouts import HeldOut, Reward
 from training.recipes.run_dir import RecipeError
 from training.recipes.shared_base import POLICY, REFERENCE, REWARD, SharedBase
 
@@ -35,6 +37,12 @@ class TrainersBase(SharedBase):
         """As the trainer knows it: wearing the policy, in training mode."""
         self.wear(POLICY)
         self.model.train()
+
+    def evaluate(self, held_out: HeldOut, reward: Reward, *, at_start: bool) -> dict[str, Any]:
+        """As PPO is evaluated. Sampling draws random numbers of its own: training goes on as if it had not been."""
+        found = held_out.evaluate(self, reward, at_start=at_start)
+        self.back_to_training()
+        return found
 
     def save_the_policy_alone(self) -> None:
         """A checkpoint of the trainer holds what learns: reference and reward model are where they came from."""

@@ -20,7 +20,7 @@ from rankloop.accounts.models import User
 from rankloop.audit.services import record
 from rankloop.errors import Conflict, Refused
 from training.models import Checkpoint, PreferenceDataset, RunInput, TrainingRun, WorkStatus
-from training.plans import needs_reward_model, takes_reward_model, why_no_reward_model
+from training.plans import needs_reward_model, why_no_reward_model
 from training.recipes.findings import CUT_WITHOUT_ASKING
 from training.recipes.fitting import refuse_full_from_adapter, refuse_unfit
 from training.recipes.options import METHODS, parse_options
@@ -256,8 +256,8 @@ def _check_checkpoints(
         if needs_reward_model(method, options):
             raise Refused(f"{title} learns from a reward model's scores. Choose one, or another reward.")
         return
-    if not takes_reward_model(method, options):
-        raise Refused(why_no_reward_model(method, options))
+    if useless := why_no_reward_model(method, options):
+        raise Refused(useless)
     if reward_model.kind != Checkpoint.Kind.REWARD:
         raise Refused(
             f"{reward_model} is no reward model. Choose one that was trained by the method “reward”."
