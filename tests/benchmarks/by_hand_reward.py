@@ -77,6 +77,6 @@ def main(folder: Path, steps: int, batch_size: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4:
         sys.exit("usage: python -m tests.benchmarks.by_hand_reward RUN_DIR STEPS BATCH_SIZE")
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
