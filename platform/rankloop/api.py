@@ -138,6 +138,13 @@ class PagesByTime(Pages):
     ordering = ("-created_at", "-pk")
 
 
+class InOrder(serializers.ManyRelatedField):
+    """Related rows by their key: a database gives rows that are not ordered in a new order whenever it likes."""
+
+    def get_attribute(self, instance: Any) -> list[Any]:
+        return sorted(super().get_attribute(instance), key=lambda row: row.pk)
+
+
 class AllowedFilters(DjangoFilterBackend):
     """The filters of the view's `filterset_class` and no other parameter."""
 

@@ -161,6 +161,14 @@ def test_rounds_are_listed_page_by_page_with_how_far_they_are(cast, round, base,
     assert len(all_pages(researcher, ROUNDS, audience="people", page_size=1)) == 4
 
 
+def test_contestants_are_listed_by_their_key_in_whatever_order_they_came(round, writers, researcher):
+    round.contestants.clear()
+    for pk in sorted(writers, reverse=True):
+        round.contestants.add(pk)
+    (row,) = all_pages(researcher, ROUNDS)
+    assert row["contestants"] == researcher.get(f"{ROUNDS}/1").json()["contestants"] == sorted(writers)
+
+
 @pytest.mark.parametrize("query", [{"state": "draft"}, {"status": "asleep"}, {"order": "name"}])
 def test_a_filter_that_is_not_allowed_is_refused(researcher, query):
     assert researcher.get(ROUNDS, **query).status_code == 400

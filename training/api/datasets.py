@@ -13,7 +13,7 @@ from annotation.access import Role, get_project
 from annotation.api.prompts import ImportProblems, JSONLinesBody, import_refused, sent_file
 from annotation.importing import ImportErrors
 from annotation.models import Prompt
-from rankloop.api import AlwaysJSON, Listing, Problem, read_query
+from rankloop.api import AlwaysJSON, InOrder, Listing, Problem, read_query
 from rankloop.errors import Conflict
 from rankloop.parsers import MOST_IMPORTED, JSONBody
 from training.access import get_dataset
@@ -35,7 +35,9 @@ class LeftOut(serializers.Serializer):
 
 
 class DatasetOutput(serializers.ModelSerializer):
-    rounds = serializers.SlugRelatedField("number", many=True, read_only=True, help_text="Their numbers.")
+    rounds = InOrder(
+        serializers.SlugRelatedField("number", read_only=True), read_only=True, help_text="Their numbers."
+    )
     sources = serializers.ListField(child=serializers.CharField())
     counts = serializers.DictField(help_text="Judgments, comparisons, pairs of each split, ties and all bad.")
 

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from annotation.access import Role, get_project
 from annotation.models import Contestant, Project, Round
-from rankloop.api import Listing, Problem, read_body
+from rankloop.api import InOrder, Listing, Problem, read_body
 from training.access import get_round
 from training.api.checkpoints import EvaluationOutput
 from training.api.datasets import DatasetOutput
@@ -53,7 +53,7 @@ class StepField(serializers.Serializer):
 
 class RoundFacts(serializers.ModelSerializer):
     training_plan = StepField(many=True)
-    contestants = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
+    contestants = InOrder(serializers.PrimaryKeyRelatedField(read_only=True), read_only=True)
 
     class Meta:
         model = Round
