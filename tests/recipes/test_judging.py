@@ -21,16 +21,9 @@ METHODS = ("sft", "dpo", "kto")
 OPTIONS = {"judged_tokens": 6, "max_length": 256}
 
 
-@pytest.fixture(scope="module")
-def reward_model(tiny_model, tmp_path_factory) -> str:
-    folder = make_training_run(tmp_path_factory.mktemp("judge") / "run", "reward", tiny_model)
-    run_here(folder)
-    return str(folder / "output")
-
-
-def judged_run(folder: Path, method: str, base: Path, reward_model: str, **changes) -> Path:
+def judged_run(folder: Path, method: str, base: Path, reward_model: Path, **changes) -> Path:
     options = OPTIONS | changes.pop("options", {})
-    return make_training_run(folder, method, base, reward_model=reward_model, options=options, **changes)
+    return make_training_run(folder, method, base, reward_model=str(reward_model), options=options, **changes)
 
 
 @pytest.fixture(scope="module")

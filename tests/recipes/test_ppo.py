@@ -11,7 +11,6 @@ from tests.recipes.runs import (
     checkpoints_of,
     killed_and_resumed,
     make_rollout_run,
-    make_training_run,
     metrics_of,
     run_here,
     weights_of,
@@ -50,13 +49,6 @@ def ppo_run(folder: Path, base: Path, **changes) -> Path:
 def finished(tiny_model, tmp_path_factory) -> tuple[Path, dict]:
     folder = ppo_run(tmp_path_factory.mktemp("finished") / "run", tiny_model)
     return folder, run_here(folder)
-
-
-@pytest.fixture(scope="module")
-def reward_model(tiny_model, tmp_path_factory) -> Path:
-    folder = make_training_run(tmp_path_factory.mktemp("judge") / "run", "reward", tiny_model)
-    run_here(folder)
-    return folder / "output"
 
 
 def test_it_measures_itself_on_held_out_prompts_beside_its_parent_and_best_of_4(finished):

@@ -14,7 +14,6 @@ from tests.recipes.runs import (
     checkpoints_of,
     killed_and_resumed,
     make_rollout_run,
-    make_training_run,
     metrics_of,
     run_here,
     weights_of,
@@ -54,13 +53,6 @@ def online_run(folder: Path, method: str, base: Path, **changes: Any) -> Path:
 
 def measured(folder: Path, name: str) -> list[float]:
     return [line["value"] for line in metrics_of(folder) if line["name"] == name]
-
-
-@pytest.fixture(scope="module")
-def reward_model(tiny_model, tmp_path_factory) -> Path:
-    folder = make_training_run(tmp_path_factory.mktemp("judge") / "run", "reward", tiny_model)
-    run_here(folder)
-    return folder / "output"
 
 
 @pytest.fixture(scope="module")
