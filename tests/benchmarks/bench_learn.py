@@ -167,7 +167,7 @@ class Learning:
         ours, plain = [], []
         for seed in range(self.sizes.hh_seeds):
             data = self.work / f"hh-{seed}"
-            write_hh(data, self.sizes.hh_pairs, seed)
+            write_hh(data, self.base, self.sizes.hh_pairs, seed)
             options = {
                 "steps": self.sizes.hh_steps,
                 "batch_size": 16,
@@ -302,13 +302,13 @@ def result_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "result.json").read_text())
 
 
-def write_hh(folder: Path, pairs: int, seed: int) -> None:
-    """Train and held-out pairs of hh-rlhf whose sides share their prompt and are short enough."""
+def write_hh(folder: Path, base: Path, pairs: int, seed: int) -> None:
+    """Train and held-out pairs of hh-rlhf whose sides share their prompt and are short enough for `base`."""
     from training.recipes.loading import load_tokenizer
     from training.recipes.rendering import conversation_ids
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = load_tokenizer(default_model())
+    tokenizer = load_tokenizer(base)
     rows = []
     for file in sorted(HH.glob("*.jsonl.gz")):
         for line in gzip.decompress(file.read_bytes()).decode().split("\n"):
