@@ -1,0 +1,62 @@
+"""Benchmarks in their quick form: they run to their end and write the figures that others read. How good those are is
+not asked here: so few steps of so small models teach nothing.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipes.runs import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def figures_of(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What `bench NAME --quick` writes with --json."""
+    file = folder / f"{name}.json"
+    command = [
+        sys.executable,
+        "-m",
+        f"tests.benchmarks.bench_{name}",
+        "--quick",
+        "--json",
+        str(file),
+        *arguments,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return json.loads(file.read_text())
+
+
+def test_learn(default_model, tmp_path):
+    found = figures_of("learn", tmp_path, "--model", str(default_model))
+    assert {"accuracy", "interval", "baseline_accuracy"} <= found["reward_model"].keys()
+    for name in ("dpo", "ppo", "rloo", "ppo_checked", "rloo_checked"):
+        assert {"win_rate", "interval", "kl", "mean_length"} <= found["policies"][name].keys()
+    assert {"seed", "step", "kl", "reward", "utility"} == found["curve"][0].keys()
+    assert [point["step"] for point in found["curve"]] == [0, 1, 2]
+
+
+def test_train(tiny_model, tmp_path):
+    found = figures_of(
+        "train", tmp_path, "--model", str(tiny_model), "--turns", "1", "--only", "dpo", "rloo"
+    )["methods"]
+    assert min(found["dpo"]["ratio"], found["rloo"]["ratio"]) > 0
+    assert found["dpo"]["float32_last_loss"] == pytest.approx(
+        found["dpo"]["baseline_float32_last_loss"], abs=1e-3
+    )
+
+
+def test_faults(tmp_path):
+    found = figures_of("faults", tmp_path, "--method", "sft")
+    assert found.pop("kills") > 0
+    assert {found[name] for name in ("lost", "doubled", "stale_writes", "unequal_weights", "orphans")} == {0}
+
+
+def test_memory(tmp_path):
+    found = figures_of("memory", tmp_path, "--methods", "reward")
+    assert found["runs"].keys() == {"14M reward short", "62M reward short"}
