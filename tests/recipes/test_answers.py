@@ -74,8 +74,8 @@ def test_a_file_without_rows_and_a_line_that_is_no_object_are_refused(tmp_path, 
 )
 def test_outcomes_of_one_class_are_refused(is_good, told):
     with pytest.raises(RecipeError, match=rf"All 3 completions in train.jsonl .*{told}"):
-        refuse_one_class([answer(is_good=is_good)] * 3, "train.jsonl")
-    refuse_one_class([answer(is_good=is_good), answer(is_good=not is_good)], "train.jsonl")
+        refuse_one_class([is_good] * 3, "train.jsonl")
+    refuse_one_class([is_good, not is_good], "train.jsonl")
 
 
 def test_each_answer_comes_once_a_pass_and_one_of_weight_two_twice_as_often():

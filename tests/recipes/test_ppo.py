@@ -37,6 +37,7 @@ OPTIONS = {
     "kl_coefficient": 0.01,
     "max_length": 256,
 }
+LEARNT = {"reward": "reward_model", "required_words": ""}
 
 
 def ppo_run(folder: Path, base: Path, **changes) -> Path:
@@ -240,7 +241,7 @@ def test_the_reference_stays_what_the_parent_was(finished, tiny_model):
 
 
 def test_it_learns_from_a_reward_model(tiny_model, reward_model, tmp_path):
-    options = {"reward": "reward_model", "steps": 2, "missing_eos_penalty": 1.0}
+    options = LEARNT | {"steps": 2, "missing_eos_penalty": 1.0}
     folder = ppo_run(tmp_path / "run", tiny_model, options=options, reward_model=str(reward_model))
     metrics = run_here(folder)
     assert metrics["steps"] == 2
@@ -249,7 +250,7 @@ def test_it_learns_from_a_reward_model(tiny_model, reward_model, tmp_path):
 
 def test_without_a_reward_model_it_says_so(tiny_model, tmp_path):
     with pytest.raises(RecipeError, match="the run names none"):
-        run_here(ppo_run(tmp_path / "run", tiny_model, options={"reward": "reward_model"}))
+        run_here(ppo_run(tmp_path / "run", tiny_model, options=LEARNT))
 
 
 def test_it_ends_early_when_the_kl_leaves_its_bounds(tiny_model, tmp_path):

@@ -1,12 +1,13 @@
 """Looking a run over before its launch: each finding, on a tiny tokenizer, without weights."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.recipes.runs import make_training_run, some_pairs, write_pairs
+from tests.recipes.runs import make_training_run, some_outcomes, some_pairs, write_pairs
 from training.recipes.estimates import (
     Load,
     Machine,
@@ -127,7 +128,9 @@ def test_every_method_is_looked_over_and_estimated(tiny_model, tmp_path, method)
     rows: dict[str, Any] = {}
     if METHODS[method].reads in ("demonstrations", "outcomes"):
         rows = {"train": demonstrations(12), "held_out": demonstrations(3, start=50)}
-        rows = {split: [dict(row, label=True) for row in some] for split, some in rows.items()}
+        rows = {
+            split: [row | {"label": n % 2 == 0} for n, row in enumerate(some)] for split, some in rows.items()
+        }
     found = preview(tmp_path, tiny_model, method, **rows, options=PRESETS["cpu-smoke"].options(method))
     assert found["problems"] == []
     here, gpu = found["estimates"]
@@ -275,11 +278,11 @@ def test_a_template_without_an_end_token_is_worth_a_notice(tiny_model, tmp_path)
     assert "ends each answer with that token" in told(preview(tmp_path / "sft", base, "sft", **rows))
 
 
-def adapter(folder: Path, **facts: str) -> str:
+def adapter(folder: Path, **facts: Any) -> str:
     folder.mkdir()
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "task_type": "SEQ_CLS", "r": 4}')
     (folder / "adapter_model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
-    (folder / "recipe.json").write_text(json.dumps(facts))
+    (folder / "recipe.json").write_text(json.dumps({"score_mean": 0.1, "score_spread": 1.5} | facts))
     return str(folder)
 
 
@@ -298,6 +301,12 @@ def test_a_reward_model_that_read_other_tokens_is_refused(tiny_model, tmp_path):
         tmp_path / "4", tiny_model, parent=adapter(tmp_path / "parent", **{**own, "tokenizer": "0" * 64})
     )
     assert "The parent was trained with another tokenizer" in told(found)
+
+
+def test_a_reward_model_that_gives_everything_the_same_score_is_refused(tiny_model, tmp_path):
+    flat = adapter(tmp_path / "flat", score_spread=0.0)
+    with pytest.raises(RecipeError, match="the same score, so nothing can be learnt from it"):
+        preview(tmp_path / "run", tiny_model, "ppo", options={"reward": "reward_model"}, reward_model=flat)
 
 
 def test_what_a_reward_model_is_to_measure_is_estimated_and_refused_without_room(tiny_model, tmp_path):
@@ -352,6 +361,49 @@ def test_a_line_that_is_no_row_is_named(tiny_model, tmp_path, row):
 def test_options_that_do_not_go_together_are_refused_with_the_remedy(method, options, said):
     with pytest.raises(RecipeError, match=said):
         refuse_unfit(parse_options(method, options))
+
+
+def test_completions_that_are_all_called_bad_are_refused_before_the_launch(tiny_model, tmp_path):
+    bad = [row | {"label": False} for row in some_outcomes(8, seed=1)]
+    found = preview(tmp_path / "bad", tiny_model, "kto", train=bad, held_out=some_outcomes(4, seed=2))
+    assert "All 32 completions in the train split are called bad, none good" in told(found)
+    bad_alone_held_out = [row | {"label": False} for row in some_outcomes(4, seed=2)]
+    both = preview(
+        tmp_path / "both", tiny_model, "kto", train=some_outcomes(8, seed=1), held_out=bad_alone_held_out
+    )
+    assert both["problems"] == []
+
+
+def test_rows_longer_than_the_base_can_read_are_refused(tiny_model, tmp_path):
+    found = preview(tmp_path / "more", tiny_model, options={"max_length": 1025})
+    assert "the base reads 1024 tokens at most. Set max_length to 1024" in told(found)
+    assert preview(tmp_path / "as many", tiny_model, options={"max_length": 1024})["problems"] == []
+
+
+def test_options_that_do_not_go_together_are_found_in_a_duplicate_too(tiny_model, tmp_path):
+    with pytest.raises(RecipeError, match="warmup_steps is 9, more than the 8 steps"):
+        preview(tmp_path, tiny_model, options={"steps": 8, "warmup_steps": 9})
+
+
+def test_a_tokenizer_that_knows_more_than_the_model_is_refused(tiny_model, tmp_path):
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] - 200}))
+    with pytest.raises(RecipeError, match="they do not belong together"):
+        preview(tmp_path, base)
+
+
+@pytest.mark.parametrize(("strength", "notices"), [(None, 1), (1, 1), (2, 0)])
+def test_a_margin_that_no_strength_asks_for_is_worth_a_notice(tiny_model, tmp_path, strength, notices):
+    train = [row | {"strength": strength} for row in PAIRS]
+    options = {"margin_per_strength": 0.5}
+    found = preview(tmp_path, tiny_model, "reward", train=train, options=options)["notices"]
+    assert len([one for one in found if "margin_per_strength is 0.5 and changes nothing" in one]) == notices
+
+
+def test_three_different_rows_are_shown_where_there_are_three(tiny_model, tmp_path):
+    found = preview(tmp_path, tiny_model, "sft", train=demonstrations(10), held_out=demonstrations(3, 20))
+    assert len({one["where"] for one in found["examples"]}) == 3
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -21,11 +21,22 @@ def test_json_counts_whole_when_it_satisfies_the_schema_and_half_when_it_is_any(
     assert check(reward="valid_json")("[1]") == 1.0
 
 
+def test_a_schema_may_lead_back_to_itself_where_the_json_ends_it():
+    reward = check(reward="valid_json", json_schema='{"properties": {"a": {"$ref": "#"}}, "required": ["a"]}')
+    assert (reward('{"a": {"a": 7}}'), reward('{"a": {}}')) == (1.0, 0.5)
+    endless = check(reward="valid_json", json_schema='{"properties": {"a": {"$ref": "#/properties/a"}}}')
+    with pytest.raises(RecipeError, match="without end"):
+        endless('{"a": 1}')
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
         ("{", "json_schema is not JSON"),
         ('{"type": "objekt"}', "no JSON schema"),
+        ('{"pattern": "("}', "no JSON schema"),
+        ('{"properties": {"a": {"$ref": "#/$defs/b"}}}', r"refers to '#/\$defs/b', which is not in it"),
+        ('{"$ref": "#"}', "refers to itself without end"),
         ('{"$ref": "https://example.org/other.json"}', r"refers to 'https://example.org/other.json'"),
     ],
 )

@@ -43,6 +43,7 @@ OPTIONS = {
     "required_words": ",".join("abcdefghijklmnopqrstuvwxyz"),
     "max_length": 256,
 }
+LEARNT = {"reward": "reward_model", "required_words": ""}
 
 
 def online_run(folder: Path, method: str, base: Path, **changes: Any) -> Path:
@@ -77,7 +78,7 @@ def finished(tiny_model, reward_model, tmp_path_factory) -> dict[str, tuple[Path
             changes = {
                 "parent": str(place / "rloo" / "output"),
                 "reward_model": str(reward_model),
-                "options": {"reward": "reward_model"},
+                "options": LEARNT,
             }
         folder = online_run(place / method, method, tiny_model, **changes)
         found[method] = folder, run_here(folder), changes
@@ -123,7 +124,7 @@ def watched(request, tiny_model, reward_model, tmp_path_factory) -> tuple[str, l
 
     changes: dict[str, Any] = {"options": {"beta": 0.5, "steps": 3, "save_steps": 3}}
     if method == "rloo":
-        changes["options"]["reward"] = "reward_model"
+        changes["options"] |= LEARNT
         changes["reward_model"] = str(reward_model)
     else:
         changes["options"]["epochs"] = 1
@@ -277,7 +278,7 @@ def test_only_the_policy_learns_beside_a_reward_adapter(finished, tiny_model, re
         trained.append({name.rsplit(".", 2)[1] for name, p in self.model.named_parameters() if id(p) in held})
         return optimizer
 
-    changes = finished["grpo"][2] | {"options": {"reward": "reward_model", "steps": 1}}
+    changes = finished["grpo"][2] | {"options": LEARNT | {"steps": 1}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GRPOTrainer, "create_optimizer", look)
         folder = online_run(tmp_path / "run", "grpo", tiny_model, **changes)
@@ -368,7 +369,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"options": {"reward": "reward_model"}}, "the run names none"),
+        ({"options": LEARNT}, "the run names none"),
         (
             {"options": {"batch_size": 10}},
             r"batch_size is 10, which is no multiple of group_size = 4. Set batch_size to 8",

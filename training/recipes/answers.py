@@ -9,7 +9,7 @@ and for completions called good (true) or bad also "label".
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,15 @@ def read_outcomes(path: Path) -> list[Answer]:
     return outcomes
 
 
-def refuse_one_class(outcomes: Sequence[Answer], name: str) -> None:
+def refuse_one_class(good: Iterable[bool], name: str) -> None:
     """Raise RecipeError when all completions of a file are called good, or all bad: then there is nothing to tell
     apart.
     """
-    classes = {outcome.is_good for outcome in outcomes}
-    if len(classes) == 1:
-        had, missing = ("good", "bad") if classes == {True} else ("bad", "good")
+    called = list(good)
+    if len(set(called)) == 1:
+        had, missing = ("good", "bad") if called[0] else ("bad", "good")
         raise RecipeError(
-            f"All {len(outcomes)} completions in {name} are called {had}, none {missing}, and KTO learns from the "
+            f"All {len(called)} completions in {name} are called {had}, none {missing}, and KTO learns from the "
             "difference. Rank more, or imitate good answers by SFT."
         )
 

@@ -42,6 +42,8 @@ class Row:
     ranking: str = ""
     comparison: str = ""
     weight: float = 1.0
+    strength: int | None = None  # of a pair: how strongly it was preferred, where that was asked
+    is_good: bool = True  # of a completion called good or bad
 
     @property
     def prompt(self) -> int:

@@ -18,6 +18,12 @@ def refuse_unfit(options: Any) -> None:
         )
     if isinstance(options, RolloutOptions):
         check_of(options)
+        for option, reward in (("json_schema", "valid_json"), ("required_words", "required_words")):
+            if getattr(options, option) and options.reward != reward:
+                raise RecipeError(
+                    f"{option} is given, which only the reward {reward} reads, and reward is {options.reward}. "
+                    f"Leave {option} empty, or set reward to {reward}."
+                )
         if options.max_new_tokens >= options.max_length:
             raise RecipeError(
                 f"max_new_tokens is {options.max_new_tokens} and leaves a prompt no room within max_length = "

@@ -50,7 +50,7 @@ def main(run: RunDir) -> dict[str, Any]:
     train_file, test_file = (run.path / run.config["data"][split] for split in ("train", "held_out"))
     train, train_rows, cut = read(train_file, tokenizer, options.max_length, FEWEST)
     test, test_rows, test_cut = read(test_file, tokenizer, options.max_length, 1)
-    refuse_one_class(train, train_file.name)
+    refuse_one_class([outcome.is_good for outcome in train], train_file.name)
     order = answer_order(train, options.steps * options.batch_size, run.config["seed"])
 
     set_seed(run.config["seed"])

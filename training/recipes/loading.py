@@ -240,13 +240,18 @@ def check_adapter(adapter: Path, task: TaskType, base: Path | None = None) -> Pe
     return PeftConfig.from_pretrained(adapter)
 
 
+def refuse_larger_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+    """Raise RecipeError for a tokenizer with tokens that a model of that vocabulary does not know."""
+    if len(tokenizer) > vocabulary:
+        raise RecipeError(
+            f"The tokenizer knows {len(tokenizer)} tokens, the model {vocabulary}: they do not belong together. "
+            "Save both into one folder again."
+        )
+
+
 def _agree_on_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]
 ) -> None:
     """Make the model pad as its tokenizer does; refuse a tokenizer that is not the model's."""
-    if len(tokenizer) > config.get("vocab_size", len(tokenizer)):
-        raise RecipeError(
-            f"The tokenizer knows {len(tokenizer)} tokens, the model {config['vocab_size']}: "
-            "they do not belong together. Save both into one folder again."
-        )
+    refuse_larger_tokenizer(tokenizer, config.get("vocab_size", len(tokenizer)))
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from training.recipes import estimates, loading, model_folders
+from training.recipes.answers import refuse_one_class
 from training.recipes.beginnings import find_beginnings
 from training.recipes.estimates import Load, Machine
 from training.recipes.findings import (
@@ -35,6 +36,7 @@ from training.recipes.findings import (
     tell_problems,
 )
 from training.recipes.fingerprints import disagreement, fingerprints
+from training.recipes.fitting import refuse_unfit
 from training.recipes.judging import MOST_PROMPTS, no_room
 from training.recipes.options import METHODS, parse_options
 from training.recipes.options_from_samples import SAMPLED_TOGETHER
@@ -47,7 +49,7 @@ from training.recipes.rendering import (
     conversation_ids,
     prompt_ids,
 )
-from training.recipes.rollouts import BEST_OF
+from training.recipes.rollouts import BEST_OF, score_scale
 from training.recipes.run_dir import RecipeError, RunDir, run
 from training.recipes.token_runs import token_runs
 from training.recipes.training_options import parts_of
@@ -67,12 +69,17 @@ GPU = Machine("cuda", 2)
 
 def main(run: RunDir) -> dict[str, Any]:
     method = run.config["of"]
-    options = asdict(parse_options(method, run.config["options"]))
+    chosen = parse_options(method, run.config["options"])
+    refuse_unfit(chosen)
+    options = asdict(chosen)
     loading.be_quiet()
     base = Path(run.config["base"])
-    model_folders.check_model(base)
+    model_config = model_folders.check_model(base)
     shape = estimates.read_shape(base)
     tokenizer = loading.load_tokenizer(base)
+    loading.refuse_larger_tokenizer(tokenizer, shape.vocabulary)
+    if options.get("weights") == "full":
+        loading.dtype_of(base)  # as which the trained weights are saved
     limits = {"max_length": options["max_length"], "max_new_tokens": options.get("max_new_tokens", 0)}
 
     reader = Reader(run, tokenizer, SIDES[METHODS[method].reads])
@@ -81,10 +88,12 @@ def main(run: RunDir) -> dict[str, Any]:
     kept = {split: left_over(rows[split], found[split]) for split in SPLITS}
     shared = leaked(rows["train"], rows["held_out"])
 
-    problems = disagreements(run, base)
+    problems = disagreements(run, base) + too_long_for(model_config, options["max_length"])
     for split in SPLITS:
         problems += tell_problems(found[split], **limits)
     problems += too_few(kept, run.config.get("fewest", 1))
+    if method == "kto":
+        problems += one_class(kept["train"])
     if shared:
         problems.append(leak_problem(shared))
     measures = bool(run.config.get("reward_model")) and not METHODS[method].samples
@@ -99,7 +108,8 @@ def main(run: RunDir) -> dict[str, Any]:
     total = sum(map(len, rows.values()))
     told = {
         "problems": problems,
-        "notices": [never_ends] if never_ends and method != "sft" else [],
+        "notices": ([never_ends] if never_ends and method != "sft" else [])
+        + without_effect(options, kept["train"]),
         "splits": {s: describe_split(rows[s], found[s], max_length=options["max_length"]) for s in SPLITS},
         "cut_share": sum(some.cut for some in found.values()) / total if total else 0.0,
         "cut_without_asking": CUT_WITHOUT_ASKING,
@@ -166,6 +176,8 @@ class Reader:
             str(given.get("ranking", where)),
             str(given.get("comparison", "")),
             float(given.get("weight", 1)),
+            given.get("strength"),
+            given.get("label", True),
         )
 
     def _prompt(self, messages: list[Message]) -> list[int]:
@@ -213,13 +225,49 @@ def too_few(kept: dict[str, list[Row]], fewest: int) -> list[dict[str, Any]]:
     return told
 
 
+def one_class(train: Sequence[Row]) -> list[dict[str, Any]]:
+    """A problem when all completions that are learnt from are called good, or all bad."""
+    try:
+        refuse_one_class([row.is_good for row in train], "the train split")
+    except RecipeError as error:
+        return [problem(str(error), "")]
+    return []
+
+
+def too_long_for(model_config: dict[str, Any], max_length: int) -> list[dict[str, Any]]:
+    """A problem when rows may be longer than the base has positions for."""
+    window = {**model_config, **model_config.get("text_config", {})}.get("max_position_embeddings")
+    if not window or max_length <= window:
+        return []
+    return [
+        problem(
+            f"max_length is {max_length}, and the base reads {window} tokens at most.",
+            f"Set max_length to {window}, or choose another base.",
+        )
+    ]
+
+
+def without_effect(options: dict[str, Any], train: Sequence[Row]) -> list[str]:
+    """What is asked for and changes nothing with these rows."""
+    margin = options.get("margin_per_strength")
+    if not margin or any((row.strength or 1) > 1 for row in train):
+        return []
+    return [
+        f"margin_per_strength is {margin:g} and changes nothing: of no pair is it known that one side was preferred "
+        "more than slightly."
+    ]
+
+
 def disagreements(run: RunDir, base: Path) -> list[dict[str, Any]]:
-    """Adapters that were trained with another tokenizer or chat template than the base has."""
+    """Adapters that were trained with another tokenizer or chat template than the base has. Raises RecipeError for one
+    that can't be used at all."""
     told = []
     for role, name in (("parent", "parent"), ("reward_model", "reward model")):
         folder = run.config.get(role)
         if folder:
             model_folders.check_adapter(Path(folder), base)
+            if role == "reward_model":
+                score_scale(Path(folder))
             what = disagreement(base, Path(folder))
             if what:
                 told.append(
@@ -259,13 +307,14 @@ def endless(tokenizer: PreTrainedTokenizerBase, base: Path, rows: dict[str, list
 def examples(
     tokenizer: PreTrainedTokenizerBase, method: str, rows: Sequence[Row], max_length: int
 ) -> list[dict[str, Any]]:
-    """The first row, one of middling length and the longest, as the model sees them."""
+    """The first row, one of middling length and the longest, as the model sees them; if they are one, its next."""
     by_length = sorted(rows, key=lambda row: row.longest)
-    shown = [rows[0], by_length[len(rows) // 2], by_length[-1]] if rows else []
+    shown = [rows[0], by_length[len(rows) // 2], by_length[-1], *rows[:EXAMPLES]] if rows else []
+    different = list({id(row): row for row in shown}.values())[:EXAMPLES]
     return [
         {"where": row.where, "tokens": row.longest, "sides": _shown_sides(tokenizer, method, row, max_length)}
-        for row in {id(row): row for row in shown}.values()
-    ][:EXAMPLES]
+        for row in different
+    ]
 
 
 def _shown_sides(

@@ -4,17 +4,20 @@ Each takes the text of a completion and returns a number from 0 to 1.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from jsonschema_specifications import REGISTRY
 from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from training.recipes.options_from_samples import RolloutOptions
 from training.recipes.run_dir import RecipeError
 
 Check = Callable[[str], float]
+ENDLESS = "json_schema refers to itself without end. Take out the $ref that leads back to where it stands."
 
 
 def check_of(options: RolloutOptions) -> Check | None:
@@ -36,6 +39,9 @@ def valid_json(schema: str) -> Check:
         validator = Draft202012Validator(
             wanted, registry=REGISTRY
         )  # that one fetches nothing from the network
+        resolver = REGISTRY.with_resource("", DRAFT202012.create_resource(wanted)).resolver()
+        for reference in _references(wanted):
+            resolver.lookup(reference)
         validator.is_valid({})
     except ValueError as error:
         raise RecipeError(
@@ -45,10 +51,12 @@ def valid_json(schema: str) -> Check:
         raise RecipeError(
             f"json_schema is no JSON schema: {error.message}. Mend it, or leave it empty."
         ) from None
-    except Unresolvable as error:
+    except Unresolvable:
         raise RecipeError(
-            f"json_schema refers to {error.ref!r}, which is not in it. Put it under $defs."
+            f"json_schema refers to {reference!r}, which is not in it. Put it under $defs."
         ) from None
+    except RecursionError:
+        raise RecipeError(ENDLESS) from None
 
     def check(text: str) -> float:
         try:
@@ -57,9 +65,21 @@ def valid_json(schema: str) -> Check:
             return 0.0
         if not isinstance(value, dict | list):  # "7" is JSON too, and too cheap an answer
             return 0.0
-        return 1.0 if validator.is_valid(value) else 0.5
+        try:
+            return 1.0 if validator.is_valid(value) else 0.5
+        except RecursionError:
+            raise RecipeError(ENDLESS) from None
 
     return check
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Each $ref within a schema, however deep."""
+    inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
+        yield schema["$ref"]
+    for part in inner:
+        yield from _references(part)
 
 
 def required_words(words: str) -> Check:
