@@ -62,6 +62,7 @@ def _look_over(run: TrainingRun, folder: Path, tell: Callable[[dict[str, Any]], 
     config = training_config(run, folder)
     config |= {"method": "preview", "of": run.method, "fewest": FEWEST, "measured": measured_speed(run)}
     config["accelerate"] = None  # however many processes train the run, one looks it over
+    config |= {"processes": settings.TRAINING_PROCESSES, "is_sharded": settings.TRAINING_IS_SHARDED}
     (folder / "config.json").write_text(json.dumps(config))
     recipe = Recipe("preview", folder)
     recipe.start()

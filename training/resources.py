@@ -10,6 +10,7 @@ from django.conf import settings
 from training.recipes.estimates import estimate_disk, read_shape
 from training.recipes.options import METHODS, parse_options
 from training.recipes.run_dir import RecipeError
+from training.recipes.training_options import share_of_step
 
 # How often the micro-batch of one run is halved before it is left to a person.
 HALVINGS = 1
@@ -41,11 +42,14 @@ def oom_kills() -> int:
 
 
 def rows_together(method: str, options: dict[str, Any], halvings: int) -> int:
-    """The micro-batch after so many halvings: never more than the batch, never less than the method can do with."""
+    """How many rows each process of a worker computes together, after so many halvings of what it would by the options:
+    never less than the method can do with.
+    """
     smallest = next(f for f in fields(METHODS[method].options) if f.name == "micro_batch_size").metadata[
         "low"
     ]
-    rows = min(options["micro_batch_size"], options["batch_size"])
+    asked = options["batch_size"], options["micro_batch_size"], settings.TRAINING_PROCESSES
+    rows = min(asked[:2]) if METHODS[method].samples else share_of_step(*asked)[0]
     return rows if halvings == 0 else max(smallest, rows >> halvings)
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import environ
+import yaml
 from django.core.exceptions import ImproperlyConfigured
 
 # Statistics run in web and worker processes: one BLAS thread each, or they fight over the cores.
@@ -246,6 +247,13 @@ if ACCELERATE and not Path(ACCELERATE).is_file():
     raise ImproperlyConfigured(
         f"RANKLOOP_ACCELERATE is {ACCELERATE}, where no file is. Name one of deploy/accelerate, or leave it unset."
     )
+# What those settings mean for a run: into how many processes it is divided, and whether each has a piece of the model.
+try:
+    _launched = (yaml.safe_load(Path(ACCELERATE).read_text()) if ACCELERATE else None) or {}
+    TRAINING_PROCESSES = int(_launched.get("num_processes") or 1)
+    TRAINING_IS_SHARDED = _launched.get("distributed_type") == "FSDP"
+except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+    raise ImproperlyConfigured(f"RANKLOOP_ACCELERATE is {ACCELERATE}, which can't be read: {error}") from None
 DEFAULT_MODEL = Path(
     env.str("RANKLOOP_DEFAULT_MODEL", default=str(HOME / "models" / "smollm2-135m-instruct"))
 )

@@ -68,6 +68,17 @@ def test_a_missing_short_monotonous_or_default_secret_key_is_refused_with_the_wa
     assert "secrets.token_urlsafe" in refusal(**environment, RANKLOOP_LOCAL="1")
 
 
+def test_what_accelerate_is_told_is_known_to_the_platform_too(tmp_path):
+    names = ("TRAINING_PROCESSES", "TRAINING_IS_SHARDED")
+    shipped = ROOT / "deploy" / "accelerate"
+    assert values(*names, **PRODUCTION) == ["1", "False"]
+    assert values(*names, **PRODUCTION, RANKLOOP_ACCELERATE=str(shipped / "ddp.yaml")) == ["8", "False"]
+    assert values(*names, **PRODUCTION, RANKLOOP_ACCELERATE=str(shipped / "fsdp2.yaml")) == ["8", "True"]
+    assert "where no file is" in refusal(**PRODUCTION, RANKLOOP_ACCELERATE=str(tmp_path / "none.yaml"))
+    (tmp_path / "torn.yaml").write_text("num_processes: [")
+    assert "which can't be read" in refusal(**PRODUCTION, RANKLOOP_ACCELERATE=str(tmp_path / "torn.yaml"))
+
+
 def test_debug_is_refused_in_production_and_allowed_on_the_local_stack():
     assert "DEBUG is on" in refusal(**PRODUCTION, DEBUG="1")
     assert values("DEBUG", **PRODUCTION, DEBUG="1", RANKLOOP_LOCAL="1") == ["True"]

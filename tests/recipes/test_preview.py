@@ -406,6 +406,26 @@ def test_three_different_rows_are_shown_where_there_are_three(tiny_model, tmp_pa
     assert len({one["where"] for one in found["examples"]}) == 3
 
 
+@pytest.mark.parametrize(
+    ("method", "changes", "said"),
+    [
+        (
+            "dpo",
+            {"processes": 5},
+            "batch_size is 24, which 5 processes can't divide into equal shares. Set it to 20",
+        ),
+        ("kto", {"processes": 24}, "KTO needs others beside each"),
+        ("rloo", {"processes": 2, "is_sharded": True}, "each card needs the whole model"),
+    ],
+)
+def test_what_several_processes_can_not_do_is_refused_before_the_launch(
+    tiny_model, tmp_path, method, changes, said
+):
+    options = {"batch_size": 24} | ({"reward": "length"} if method == "rloo" else {})
+    with pytest.raises(RecipeError, match=said):
+        preview(tmp_path, tiny_model, method, options=options, **changes)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_preset_is_good_for_every_method(preset, method):

@@ -272,6 +272,8 @@ def test_a_micro_batch_of_one_cannot_be_halved(run, recipe):
         ("dpo", {"batch_size": 24, "micro_batch_size": 12}, 6),
         ("dpo", {"batch_size": 4, "micro_batch_size": 12}, 2),  # 12 was never in use
         ("dpo", {"batch_size": 9, "micro_batch_size": 1}, None),
+        ("dpo", {"batch_size": 14, "micro_batch_size": 6}, 1),  # of 14 rows, 2 fit together, not 6
+        ("rloo", {"batch_size": 14, "micro_batch_size": 6, "group_size": 2, "reward": "length"}, 3),
         ("kto", {"batch_size": 24, "micro_batch_size": 12}, 6),
         ("kto", {"batch_size": 4, "micro_batch_size": 2}, None),  # it needs another beside each
         ("kto", {"batch_size": 5, "micro_batch_size": 5}, None),  # five can't be parted
@@ -282,6 +284,12 @@ def test_half_a_micro_batch_is_what_the_method_can_do_with(method, sizes, halved
     assert not resources.can_halve(method, sizes, 1)
     if halved is not None:
         assert resources.rows_together(method, sizes, 1) == halved
+
+
+def test_what_several_processes_compute_together_is_halved_from_the_share_of_each(settings):
+    settings.TRAINING_PROCESSES = 8
+    sizes = {"batch_size": 48, "micro_batch_size": 24}  # six rows each
+    assert [resources.rows_together("dpo", sizes, halvings) for halvings in (0, 1)] == [6, 3]
 
 
 def test_a_recipe_that_the_kernel_ended_for_want_of_memory_is_told_from_one_that_was_killed(

@@ -2,10 +2,16 @@
 
 from typing import Any
 
-from training.recipes.options_from_samples import RolloutOptions
+from training.recipes.options_from_data import KtoOptions
+from training.recipes.options_from_samples import PpoOptions, RolloutOptions
 from training.recipes.rewards import check_of
 from training.recipes.run_dir import RecipeError
-from training.recipes.training_options import TrainingOptions
+from training.recipes.training_options import TrainingOptions, share_of_step
+
+NO_WHOLE_MODEL = (
+    "To sample, each card needs the whole model, and under FSDP2 it has a piece. Train by the settings of DDP or "
+    "DeepSpeed ZeRO-2; or, where a reward model only measures, without it."
+)
 
 
 def refuse_unfit(options: Any) -> None:
@@ -38,6 +44,30 @@ def refuse_unfit(options: Any) -> None:
         raise RecipeError(
             f"warmup_steps is {options.warmup_steps}, more than the {options.steps} steps there are, so the learning "
             f"rate would never reach its peak. Set warmup_steps to {options.steps // 10}, for example."
+        )
+
+
+def refuse_unshared(options: Any, *, processes: int, is_sharded: bool, samples: bool) -> None:
+    """Raise RecipeError when so many processes can't train by these options.
+
+    `is_sharded` is true where each has a piece of the model; `samples` of a policy that writes while it trains, to
+    learn from what it wrote or to be measured by it.
+    """
+    if isinstance(options, PpoOptions):  # divides its work by hand
+        return
+    together, _ = share_of_step(options.batch_size, options.micro_batch_size, processes)
+    if isinstance(options, KtoOptions):
+        refuse_alone(options, together, processes)
+    if samples and is_sharded:
+        raise RecipeError(NO_WHOLE_MODEL)
+
+
+def refuse_alone(options: KtoOptions, together: int, processes: int) -> None:
+    """Raise RecipeError when a completion would have no other beside it, to be put to its prompt."""
+    if together < 2:
+        raise RecipeError(
+            f"Of a batch_size of {options.batch_size}, each of {processes} processes would compute one completion at a "
+            "time, and KTO needs others beside each. Raise batch_size."
         )
 
 

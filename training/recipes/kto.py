@@ -29,12 +29,13 @@ from training.recipes.answers import (
     refuse_one_class,
 )
 from training.recipes.cutting import FEWEST, Row, learnable
+from training.recipes.fitting import refuse_alone
 from training.recipes.forward_once import completion_log_probs
 from training.recipes.judging import judged_by_reward_model
 from training.recipes.log_probs import log_probs
 from training.recipes.options import parse_options
 from training.recipes.rendering import completion_rows
-from training.recipes.run_dir import RecipeError, RunDir, run
+from training.recipes.run_dir import RunDir, run
 
 
 def main(run: RunDir) -> dict[str, Any]:
@@ -57,11 +58,7 @@ def main(run: RunDir) -> dict[str, Any]:
     model, lora = loading.with_parent(loading.load_policy(base, tokenizer), parent, options)
 
     together, _ = training_loop.rows_together(options)
-    if together < 2:
-        raise RecipeError(
-            f"Of a batch_size of {options.batch_size}, each of {processes.COUNT} processes would compute one "
-            "completion at a time, and KTO needs others beside each. Raise batch_size."
-        )
+    refuse_alone(options, together, processes.COUNT)
     trainer = TrainerOnTokens(
         model=model,
         args=KTOConfig(

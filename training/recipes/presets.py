@@ -82,7 +82,7 @@ PRESETS: dict[str, Preset] = {
         _SLOWER,
     ),
     "multi-gpu": Preset(
-        "Several cards of 80 GB under accelerate. FSDP2 spreads the base over them; that of PPO must fit each card.",
+        "Several cards of 80 GB under accelerate. FSDP2 spreads the base over them; to sample, it must fit each card.",
         "up to 70 billion parameters",
         {
             "steps": 500,

@@ -36,7 +36,7 @@ from training.recipes.findings import (
     tell_problems,
 )
 from training.recipes.fingerprints import disagreement, fingerprints
-from training.recipes.fitting import refuse_unfit
+from training.recipes.fitting import refuse_unfit, refuse_unshared
 from training.recipes.judging import MOST_PROMPTS, no_room
 from training.recipes.options import METHODS, parse_options
 from training.recipes.options_from_samples import SAMPLED_TOGETHER
@@ -71,6 +71,13 @@ def main(run: RunDir) -> dict[str, Any]:
     method = run.config["of"]
     chosen = parse_options(method, run.config["options"])
     refuse_unfit(chosen)
+    measures = bool(run.config.get("reward_model")) and not METHODS[method].samples
+    refuse_unshared(
+        chosen,
+        processes=run.config.get("processes", 1),
+        is_sharded=run.config.get("is_sharded", False),
+        samples=METHODS[method].samples or measures,
+    )
     options = asdict(chosen)
     loading.be_quiet()
     base = Path(run.config["base"])
@@ -96,7 +103,6 @@ def main(run: RunDir) -> dict[str, Any]:
         problems += one_class(kept["train"])
     if shared:
         problems.append(leak_problem(shared))
-    measures = bool(run.config.get("reward_model")) and not METHODS[method].samples
     judged = answered(kept["held_out"], options) if measures else []
     if measures and not judged:
         problems.append(problem(*no_room(options["judged_tokens"], options["max_length"])))

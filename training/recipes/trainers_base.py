@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import Trainer
 
+from training.recipes.fitting import NO_WHOLE_MODEL
 from training.recipes.rollouts import HeldOut, Reward
 from training.recipes.run_dir import RecipeError
 from training.recipes.shared_base import POLICY, REFERENCE, REWARD, SharedBase
@@ -18,10 +19,7 @@ class TrainersBase(SharedBase):
     def __init__(self, trainer: Trainer, parent: str | None) -> None:
         """Raises RecipeError where the whole model is on no card."""
         if trainer.is_fsdp_enabled:
-            raise RecipeError(
-                "To sample, each card needs the whole model, and under FSDP2 it has a piece. Train by the settings of "
-                "DDP or DeepSpeed ZeRO-2; or, where a reward model only measures, without it."
-            )
+            raise RecipeError(NO_WHOLE_MODEL)
         self.model, self.tokenizer = trainer.model, trainer.processing_class
         self.has_parent = parent is not None
         if parent is not None and self.NAMES[REFERENCE] not in self.model.peft_config:

@@ -23,7 +23,7 @@ from training.recipes.fingerprints import fingerprints
 from training.recipes.loading import compute_dtype, dtype_of, has_gpu
 from training.recipes.model_folders import read_json
 from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
-from training.recipes.training_options import TrainingOptions, parts_of
+from training.recipes.training_options import TrainingOptions, share_of_step
 
 # Names under which the trainers' numbers go to metrics.jsonl. Others they log are left out.
 METRIC_NAMES = {
@@ -96,18 +96,10 @@ def trainer_settings(run: RunDir, options: TrainingOptions) -> dict[str, Any]:
 
 
 def rows_together(options: TrainingOptions) -> tuple[int, int]:
-    """How many rows of a step are computed together, and in how many parts each process computes its share.
-
-    Raises RecipeError when the processes can't divide a step into equal shares.
+    """How many rows of a step are computed together, and in how many parts each of the processes that run now computes
+    its share. Raises RecipeError when they can't divide a step into equal shares.
     """
-    share, left = divmod(options.batch_size, processes.COUNT)
-    if left:
-        raise RecipeError(
-            f"batch_size is {options.batch_size}, which {processes.COUNT} processes can't divide into equal shares. "
-            f"Set it to {max(1, share) * processes.COUNT}, for example."
-        )
-    parts = parts_of(share, options.micro_batch_size)
-    return share // parts, parts
+    return share_of_step(options.batch_size, options.micro_batch_size, processes.COUNT)
 
 
 def updates_per_step(options: TrainingOptions) -> int:

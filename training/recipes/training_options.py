@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from training.recipes.option_fields import option
+from training.recipes.run_dir import RecipeError
 
 FEWEST = 8  # rows to learn from; fewer teach nothing but their own noise
 
@@ -30,6 +31,21 @@ def parts_of(batch_size: int, micro_batch_size: int) -> int:
     return next(
         n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= micro_batch_size
     )
+
+
+def share_of_step(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
+    """How many rows of a step are computed together, and in how many parts each process computes its share.
+
+    Raises RecipeError when the processes can't divide a step into equal shares.
+    """
+    share, left = divmod(batch_size, processes)
+    if left:
+        raise RecipeError(
+            f"batch_size is {batch_size}, which {processes} processes can't divide into equal shares. "
+            f"Set it to {max(1, share) * processes}, for example."
+        )
+    parts = parts_of(share, micro_batch_size)
+    return share // parts, parts
 
 
 @dataclass(frozen=True)
