@@ -6,6 +6,7 @@ Disk and the recipe's own time lie outside transactions. Each look-over has a fo
 """
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from training.recipes.training_options import FEWEST
 from training.services.launching import fingerprint, write_findings
 from training.supervisor import Recipe, read_log
 from training.worker import POLL_SECONDS, training_config
+
+log = logging.getLogger(__name__)
 
 
 def check_run(run_id: Any) -> None:
@@ -53,6 +56,14 @@ def check_run(run_id: Any) -> None:
         findings = _unseen(
             f"The data could not be written: {error}", "Free some disk, and look it over again."
         )
+    except (
+        Exception
+    ) as error:  # a draft without findings would be looked over again and again, and never say why
+        log.exception("run %s could not be looked over", run.pk)
+        findings = _unseen(
+            f"The run could not be looked over: {type(error).__name__}: {error}",
+            "Look it over again; if it stays so, tell an admin.",
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     write_findings(run=run, of=of, findings=findings)
@@ -62,6 +73,7 @@ def _look_over(run: TrainingRun, folder: Path, tell: Callable[[dict[str, Any]], 
     config = training_config(run, folder)
     config |= {"method": "preview", "of": run.method, "fewest": FEWEST, "measured": measured_speed(run)}
     config["accelerate"] = None  # however many processes train the run, one looks it over
+    config["imported"] = bool(run.inputs.get(role=RunInput.Role.DATA).dataset.imported_from)
     config |= {"processes": settings.TRAINING_PROCESSES, "is_sharded": settings.TRAINING_IS_SHARDED}
     (folder / "config.json").write_text(json.dumps(config))
     recipe = Recipe("preview", folder)

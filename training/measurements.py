@@ -103,9 +103,11 @@ class Figure:
     high: float | None = None
 
 
-# Where it stands in a result's metrics -> title, whether it is a share. In the order of the page.
+# Where it stands in a result's metrics, what lies within another behind a point -> title, whether it is a share. In the
+# order of the page.
 _BESIDE: dict[str, tuple[str, bool]] = {
-    "human_ceiling": ("Human ceiling", True),
+    "human_ceiling.agreement": ("Human ceiling", True),
+    "human_ceiling.accuracy": ("The model on the same pairs", True),
     "length_baseline": ("Length alone", True),
     "at_start": ("Before training", True),
     "judged": ("Win rate by the reward model", True),
@@ -123,7 +125,7 @@ _BESIDE: dict[str, tuple[str, bool]] = {
     "margin": ("Margin", False),
 }
 # Some figures come as an object of their own.
-_WITHIN = ("accuracy", "agreement", "win_rate", "rate", "error", "value")
+_WITHIN = ("accuracy", "win_rate", "rate", "error", "value")
 
 
 # The shares a run is judged by, as far as it has them.
@@ -149,17 +151,20 @@ def beside(metrics: Mapping[str, Any]) -> list[Figure]:
     """What stands beside it, as far as the run measured it: ceilings, baselines, and what it cost."""
     rate = main_rate(metrics)
     found = []
-    for name, (title, is_share) in _BESIDE.items():
+    for path, (title, is_share) in _BESIDE.items():
+        name, _, within = path.partition(".")
         value, interval = metrics.get(name), None
         if name == "loss" and rate is None:
             interval = metrics.get("interval")  # of a run that is judged by its loss
         if isinstance(value, Mapping):
-            interval = value.get("interval")
-            keys = (rate.name,) if rate and name == "at_start" else _WITHIN
+            interval = (
+                None if path == "human_ceiling.accuracy" else value.get("interval")
+            )  # that of the agreement
+            keys = (within,) if within else (rate.name,) if rate and name == "at_start" else _WITHIN
             value = next((value[key] for key in keys if key in value), None)
         if is_number(value):
             low, high = interval if _is_interval(interval) else (None, None)
-            found.append(Figure(name, title, float(value), is_share, low, high))
+            found.append(Figure(path, title, float(value), is_share, low, high))
     return found
 
 

@@ -193,6 +193,7 @@ class Learning:
     # --- policies ---
 
     def policies(self) -> dict[str, Any]:
+        """{"policies": by name what is known of each, "parent": the same of what they began with}."""
         data, sizes = self.rehearse(), self.sizes
         judge = str(self.judge() / "output")
         online = {
@@ -246,8 +247,7 @@ class Learning:
             best = ("best_of_4_reward", "best_of_4_win_rate")
             found[name] |= {key: metrics[key] for key in best if key in metrics}
         utility = rehearsed.mean_utility(self.held_out, made["base"])
-        found["parent"] = {"utility": utility, **self._measured(None, judge)}
-        return found
+        return {"policies": found, "parent": {"utility": utility, **self._measured(None, judge)}}
 
     def _measured(self, adapter: Path | None, judge: str) -> dict[str, float]:
         length = self.sizes.max_new_tokens
@@ -440,7 +440,7 @@ def main() -> None:
             found["reward_model"] = bench.reward_on_rehearsal()
             found["reward_model_hh"] = bench.reward_on_hh()
         if "policies" in given.only:
-            found["policies"] = bench.policies()
+            found |= bench.policies()
         if "curve" in given.only:
             found["curve"] = bench.curve()
             if not given.quick:

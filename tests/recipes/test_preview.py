@@ -186,6 +186,8 @@ def test_an_empty_completion_is_named_with_its_row_and_the_remedy(tiny_model, tm
     assert found["problems"][0]["rows"] == 1
     assert found["problems"][0]["first"] == "train row 10 (judgment ranking 1-1)"
     assert "freeze a new dataset" in found["problems"][0]["remedy"]
+    found = preview(tmp_path / "imported", tiny_model, method, train=rows, imported=True)
+    assert found["problems"][0]["first"] == "train row 10 (imported line ranking 1-1)"
 
 
 def test_a_prompt_that_leaves_nothing_of_its_completion_is_refused(tiny_model, tmp_path):

@@ -46,14 +46,16 @@ def _problems() -> dict[str, Any]:
         "problems": [
             {
                 "what": "A completion is empty, so there is nothing to learn from it.",
-                "remedy": "Have the judgment withdrawn or revised, and freeze a new dataset without it.",
+                "remedy": "Have the judgment withdrawn or revised and freeze a new dataset, or import the rows "
+                "without it.",
                 "rows": 2,
                 "first": "train row 17 (judgment 40)",
             },
             {
                 "what": "1 prompt is both learnt from and held out, so the held-out figures would be too good; one is "
                 "“how do i brew green tea?” (train row 3 (judgment 12) and held-out row 9 (judgment 31)).",
-                "remedy": "Freeze a dataset from rounds that do not share prompts.",
+                "remedy": "Freeze a dataset from rounds that do not share prompts, or import one that holds none of "
+                "them twice.",
                 "rows": 1,
                 "first": "",
             },

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import ProtectedError
 
@@ -36,6 +37,25 @@ def test_a_base_is_published_and_registered_once(cast, base, tmp_path):
     assert kept == (tmp_path / "base" / "model.safetensors").read_bytes()
     assert register(cast, base_folder(tmp_path / "again"), name="tiny") == base
     assert Checkpoint.objects.count() == 1
+
+
+def test_the_command_registers_a_base_that_can_write_at_once(cast, stored, tmp_path, capsys):
+    call_command("register_base", "tea", str(base_folder(tmp_path / "llama")))
+    call_command("register_base", "tea", str(tmp_path / "llama"), "--name", "llama")
+    base = Checkpoint.objects.get()
+    assert (base.name, base.kind, base.contestants.get().name) == ("llama", "base", "llama")
+    assert "llama is registered" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("slug", "folder", "said"),
+    [("tea", "nowhere", "is not a folder"), ("coffee", "llama", "coffee")],
+)
+def test_the_command_says_what_is_wrong(cast, stored, tmp_path, slug, folder, said):
+    base_folder(tmp_path / "llama")
+    with pytest.raises(CommandError, match=said):
+        call_command("register_base", slug, str(tmp_path / folder))
+    assert not Checkpoint.objects.exists()
 
 
 def test_names_are_permanent(cast, base, tmp_path):

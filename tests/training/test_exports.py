@@ -38,7 +38,7 @@ METRICS = {
     "accuracy": 0.71,
     "interval": [0.58, 0.83],
     "pairs": 38,
-    "human_ceiling": {"agreement": 0.8, "interval": [0.7, 0.9]},
+    "human_ceiling": {"agreement": 0.8, "interval": [0.7, 0.9], "accuracy": 0.75},
     "at_start": {"accuracy": 0.47},
 }
 

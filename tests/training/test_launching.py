@@ -6,6 +6,7 @@ import sys
 import uuid
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.utils import timezone
@@ -325,6 +326,7 @@ def test_the_look_over_reads_what_the_run_would_read_and_leaves_no_folder(run, p
         None,
     )
     assert config["options"] == run.recipe["options"]
+    assert (config["imported"], config["processes"], config["is_sharded"]) == (False, 1, False)
     assert list((settings.RUNS_FOLDER / str(run.pk)).iterdir()) == []
 
 
@@ -346,6 +348,15 @@ def test_a_look_over_that_fails_says_so_and_forbids_the_launch(cast, run, previe
     assert said in run.findings["problems"][0]["what"]
     with pytest.raises(Refused, match=re.escape(said)):
         launch_draft(run=run, user=cast.researcher)
+
+
+def test_a_look_over_that_nobody_foresaw_the_end_of_says_so_too(run, monkeypatch, settings):
+    monkeypatch.setattr(looking_over, "training_config", Mock(side_effect=RuntimeError("the bucket is gone")))
+    looking_over.check_run(run.pk)
+    run.refresh_from_db()
+    (problem,) = run.findings["problems"]
+    assert problem["what"] == "The run could not be looked over: RuntimeError: the bucket is gone"
+    assert (run.lease_until, list(settings.RUNS_FOLDER.glob("*/check-*"))) == (None, [])
 
 
 def test_a_base_that_is_missing_or_damaged_is_named(cast, run, base):

@@ -337,7 +337,7 @@ def test_the_page_of_a_run_shows_what_stands_beside_its_result_and_what_happened
         "accuracy": 0.71,
         "interval": [0.58, 0.83],
         "pairs": 38,
-        "human_ceiling": {"agreement": 0.82, "interval": [0.7, 0.9]},
+        "human_ceiling": {"agreement": 0.82, "interval": [0.7, 0.9], "accuracy": 0.74},
         "length_baseline": {"accuracy": 0.66, "interval": [0.5, 0.8], "pairs": 38},
         "calibration_error": 0.043,
         "at_start": {"accuracy": 0.47, "pairs": 38},
@@ -351,7 +351,12 @@ def test_the_page_of_a_run_shows_what_stands_beside_its_result_and_what_happened
     )
     page = text_of(site.get(f"/p/tea/runs/{run.pk}/"))
     assert "Memory ran out once: micro-batch halved." in page
-    for said in ("71 % of 38 pairs [58 %, 83 %]", "Human ceiling82 % [70 %, 90 %]", "Length alone66 %"):
+    for said in (
+        "71 % of 38 pairs [58 %, 83 %]",
+        "Human ceiling82 % [70 %, 90 %]",
+        "The model on the same pairs74 %",
+        "Length alone66 %",
+    ):
         assert said in page
     assert "Calibration error0.043" in page and "Before training47 %" in page
 

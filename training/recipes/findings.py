@@ -72,7 +72,7 @@ class Found:
 PROBLEMS = {
     "empty": (
         "A completion is empty, so there is nothing to learn from it.",
-        "Have the judgment withdrawn or revised, and freeze a new dataset without it.",
+        "Have the judgment withdrawn or revised and freeze a new dataset, or import the rows without it.",
     ),
     "cut_away": (
         "The prompt alone fills max_length = {max_length} tokens, so nothing of the completion is left.",

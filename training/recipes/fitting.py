@@ -76,5 +76,6 @@ def refuse_full_from_adapter(options: TrainingOptions) -> None:
     if options.weights == "full":
         raise RecipeError(
             "weights is full, and the run would go on from a LoRA adapter, which is no whole model. Merge the adapter "
-            "into its base and start from that, start from the base itself, or set weights to lora."
+            "into its base (manage.py export_checkpoint --merge) and start from that (manage.py register_base), start "
+            "from the base itself, or set weights to lora."
         )

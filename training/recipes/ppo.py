@@ -354,7 +354,7 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
 
 def not_finite(name: str, step: int, rate: float) -> RecipeError:
     return RecipeError(
-        f"{name} is not finite at step {step + 1}. Resume from the last checkpoint with a learning_rate below {rate:g}."
+        f"{name} is not finite at step {step + 1}. Duplicate the run with a learning_rate below {rate:g}."
     )
 
 

@@ -166,7 +166,9 @@ class Reader:
             if not isinstance(given, dict) or not are_messages(given.get(name)):
                 raise RecipeError(f"{where}, {name}: give a list of messages, each with role and content.")
         if "ranking" in given:
-            where += f" (judgment {given['ranking']})"
+            where += (
+                f" ({'imported line' if self.run.config.get('imported') else 'judgment'} {given['ranking']})"
+            )
         elif "prompt_id" in given:
             where += f" (prompt {given['prompt_id']})"
         try:
@@ -291,7 +293,7 @@ def leak_problem(shared: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
     return problem(
         f"{len(shared)} {are} both learnt from and held out, so the held-out figures would be too good; one is "
         f"“{turn[:120]}” ({learnt.where} and {held_out.where}).",
-        "Freeze a dataset from rounds that do not share prompts.",
+        "Freeze a dataset from rounds that do not share prompts, or import one that holds none of them twice.",
         rows=len(shared),
     )
 

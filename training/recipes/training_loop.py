@@ -128,8 +128,8 @@ class RunCallback(TrainerCallback):
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise RecipeError(
-                    f"{name} became {logs[name]} at step {step}. Resume from the last checkpoint with "
-                    f"a learning_rate below {self.options.learning_rate:g}, or look for broken texts in the data."
+                    f"{name} became {logs[name]} at step {step}. Duplicate the run with a learning_rate "
+                    f"below {self.options.learning_rate:g}, or look for broken texts in the data."
                 )
         named = {METRIC_NAMES[k]: v for k, v in logs.items() if k in METRIC_NAMES and v is not None}
         if (

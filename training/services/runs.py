@@ -160,11 +160,12 @@ def refuse_too_little(method: str, dataset: PreferenceDataset) -> None:
     if train < FEWEST:
         raise Refused(
             f"{title} learns from {words}. The train split has {train}, and at least {FEWEST} are needed. "
-            f"{remedy}, or skip this step."
+            f"{remedy}, or leave {title} out."
         )
     if held_out == 0:
         raise Refused(
-            f"No held-out prompt has {words}, so what {title} learns could not be measured. {remedy} there, or skip it."
+            f"No held-out prompt has {words}, so what {title} learns could not be measured. {remedy} there, or leave "
+            "it out."
         )
 
 
