@@ -97,6 +97,9 @@ def test_what_the_row_or_the_project_holds_out_is_held_out_with_all_of_its_pairs
     dataset = imported(cast, pair(1), pair(1, chosen="Other.", split="held_out"), pair(2), pair(3))
     held_out = [one["prompt"][0]["content"] for one in pairs_of(dataset, split="held_out")]
     assert sorted(held_out) == ["Why 1?", "Why 1?", "Why 2?"]
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "why  2?"}]
+    dataset = imported(cast, pair(3), pair(4) | {"prompt": asked})  # begins as a prompt does that is held out
+    assert [one["prompt"] for one in pairs_of(dataset, split="held_out")] == [asked]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import transaction
 
 from annotation.models import Judgment, Project, Prompt
-from annotation.splits import content_hash, split_of
+from annotation.splits import content_hash, first_user_turn, normalised, split_of
 from rankloop.accounts.models import User
 from rankloop.audit.services import record
 from training import store
@@ -25,8 +25,8 @@ def import_dataset(
 ) -> PreferenceDataset:
     """A dataset of every row of a JSONL file, or none. The same rows always give the same dataset.
 
-    Prompts fall on their side of the split as everywhere: by their first turn, and held out where the project has them
-    so or the row asks for it. Raises ImportErrors naming file, line, field and reason.
+    Prompts fall on their side of the split as everywhere: by their first turn, and held out where the project holds out
+    one that begins so, or a row asks for it. Raises ImportErrors naming file, line, field and reason.
     """
     rows = _rows(project, read_dataset(content, file=file))
     lines = [store.canonical(row) for row in rows]
@@ -59,17 +59,17 @@ def import_dataset(
 def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]:
     """Canonical rows as those of a snapshot: `ranking` is the line, `prompt` counts the different prompts."""
     hashes = [content_hash(row.messages) for row in read]
+    kept_back = project.prompts.filter(split=Prompt.Split.HELD_OUT).values_list("messages", flat=True)
     held_out = {
-        *(one for one, row in zip(hashes, read, strict=True) if row.held_out),
-        *project.prompts.filter(content_hash__in=hashes, split=Prompt.Split.HELD_OUT).values_list(
-            "content_hash", flat=True
-        ),
+        normalised(first_user_turn(messages))
+        for messages in (*(row.messages for row in read if row.held_out), *kept_back.iterator())
     }
     numbers: dict[str, int] = {}
     rows = []
     for one, row in zip(hashes, read, strict=True):
         split = split_of(row.messages, salt=settings.SPLIT_SALT, held_out_share=settings.HELD_OUT_SHARE)
         prompt = numbers.setdefault(one, len(numbers) + 1)
+        is_held_out = normalised(first_user_turn(row.messages)) in held_out
         texts = [store.put_text(text) for text in row.texts]
         ranked = [{"completion": place, "text": text, "rank": place} for place, text in enumerate(texts, 1)]
         answers = [{"text": text, "edited_from": None} for text in texts]
@@ -78,7 +78,7 @@ def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]
                 "ranking": row.line,
                 "comparison": prompt,
                 "prompt": prompt,
-                "split": Prompt.Split.HELD_OUT if one in held_out else split,
+                "split": Prompt.Split.HELD_OUT if is_held_out else split,
                 "messages": [
                     {"role": message["role"], "text": store.put_text(message["content"])}
                     for message in row.messages
