@@ -22,7 +22,7 @@ ASKED = {
     "rloo": ("steps", "learning_rate", "beta"),
     "grpo": ("steps", "learning_rate", "beta"),
 }
-CHOSEN = ("reward", "dpo")  # until the researcher chooses otherwise
+CHOSEN = ("reward", "dpo", "judged")  # until the researcher chooses otherwise
 
 # Fields that every round has, and those of a demonstration round alone; the others are those of a ranking round.
 BOTH = ("launch_key", "kind", "name", "train_prompts", "priority", "deadline")
@@ -181,6 +181,12 @@ class LaunchForm(forms.Form):
             )
             for name in names:
                 self.fields[f"{method}_{name}"] = _option_field(method, name)
+        self.fields["judged"] = forms.BooleanField(
+            label="Measure DPO and KTO by this round's reward model",
+            required=False,
+            help_text="Beside their accuracy: reward, KL and win rate of what they write, and best-of-4 of their "
+            "parent. Takes five completions of each held-out prompt.",
+        )
 
     def method_fields(self) -> list[dict[str, Any]]:
         """The methods with their checkboxes and options, for the template."""
@@ -217,7 +223,7 @@ class LaunchForm(forms.Form):
         given = self.cleaned_data
         if self.is_demonstration:
             return []
-        return [
+        steps: list[dict[str, Any]] = [
             {
                 "step": method,
                 "method": method,
@@ -230,6 +236,11 @@ class LaunchForm(forms.Form):
             for method, names in ASKED.items()
             if given[method]
         ]
+        if given["judged"] and given["reward"]:
+            for step in steps:
+                if step["method"] in ("dpo", "kto"):
+                    step["reward_model"] = "reward"
+        return steps
 
     def round_fields(self) -> dict[str, Any]:
         """What `open_round` takes beside project, user and plan."""

@@ -90,6 +90,25 @@ def test_the_form_launches_a_round_once_however_often_it_is_sent(site: Client, c
     )  # a field left empty keeps the recipe's default
 
 
+@pytest.mark.parametrize(
+    ("changes", "judge"),
+    [
+        ({"reward": "on", "judged": "on"}, "reward"),
+        ({"reward": "on"}, None),
+        ({"judged": "on"}, None),  # by no reward model of this round
+    ],
+)
+def test_what_learns_from_data_is_measured_by_the_rounds_reward_model_when_it_is_asked_for(
+    site: Client, cast: Cast, changes: dict[str, str], judge: str | None
+) -> None:
+    add_base(cast)
+    add_prompts(cast, 8)
+    assert site.post("/p/tea/rounds/new/", launch_form(cast, kto="on", **changes)).status_code == 302
+    plan = {step["step"]: step.get("reward_model") for step in Round.objects.get().training_plan}
+    assert (plan["dpo"], plan["kto"]) == (judge, judge)
+    assert plan.get("reward") is None
+
+
 def test_a_launch_that_can_not_work_leaves_no_round_behind(site: Client, cast: Cast) -> None:
     add_base(cast)
     add_prompts(cast, 2)
