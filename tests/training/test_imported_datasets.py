@@ -63,10 +63,20 @@ def test_pairs_and_answers_come_out_as_trainers_read_them(cast):
     assert pairs["Why 1?"]["rejected"] == [{"role": "assistant", "content": "Because."}]
     assert (pairs["Why 1?"]["strength"], pairs["Why 1?"]["weight"]) == (3, 2.0)
     assert (pairs["Why 2?"]["chosen"], pairs["Why 2?"]["weight"]) == (said, 1.0)
-    [written] = both(demonstrations_of, dataset)
-    assert written["completion"] == [{"role": "assistant", "content": "So 3."}]
+    written = {one["prompt"][0]["content"]: one["completion"] for one in both(demonstrations_of, dataset)}
+    assert written == {
+        "Why 1?": [{"role": "assistant", "content": "So 1."}],
+        "Why 2?": said,
+        "Why 3?": [{"role": "assistant", "content": "So 3."}],
+    }
     assert (dataset.sources, dataset.imported_from) == (["imported"], "tea.jsonl")
     assert dataset.counts["train_pairs"] + dataset.counts["held_out_pairs"] == 2
+
+
+def test_what_was_chosen_of_several_pairs_is_imitated_once(cast):
+    dataset = imported(cast, pair(1), pair(1, rejected="No."), pair(1, chosen="Else."), answer(1))
+    written = [one["completion"][0]["content"] for one in both(demonstrations_of, dataset)]
+    assert sorted(written) == ["Else.", "So 1.", "So 1."]  # an answer that is given as one stays
 
 
 def test_the_same_rows_are_the_same_dataset_and_nothing_else_is_added(cast):

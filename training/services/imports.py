@@ -57,7 +57,10 @@ def import_dataset(
 
 
 def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]:
-    """Canonical rows as those of a snapshot: `ranking` is the line, `prompt` counts the different prompts."""
+    """Canonical rows as those of a snapshot: `ranking` is the line, `prompt` counts the different prompts.
+
+    What was chosen of a pair is an answer to imitate, too.
+    """
     hashes = [content_hash(row.messages) for row in read]
     kept_back = project.prompts.filter(split=Prompt.Split.HELD_OUT).values_list("messages", flat=True)
     held_out = {
@@ -65,6 +68,9 @@ def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]
         for messages in (*(row.messages for row in read if row.held_out), *kept_back.iterator())
     }
     numbers: dict[str, int] = {}
+    to_imitate: set[tuple[str, str]] = (
+        set()
+    )  # of the prompts, so that a text chosen in several pairs comes once
     rows = []
     for one, row in zip(hashes, read, strict=True):
         split = split_of(row.messages, salt=settings.SPLIT_SALT, held_out_share=settings.HELD_OUT_SHARE)
@@ -72,7 +78,10 @@ def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]
         is_held_out = normalised(first_user_turn(row.messages)) in held_out
         texts = [store.put_text(text) for text in row.texts]
         ranked = [{"completion": place, "text": text, "rank": place} for place, text in enumerate(texts, 1)]
-        answers = [{"text": text, "edited_from": None} for text in texts]
+        answers = [{"text": texts[0], "edited_from": None}]
+        if row.is_pair and (one, texts[0]) in to_imitate:
+            answers = []
+        to_imitate.add((one, texts[0]))
         rows.append(
             {
                 "ranking": row.line,
@@ -88,7 +97,7 @@ def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]
                 "strength": row.strength,
                 "weight": row.weight,
                 "completions": ranked if row.is_pair else [],
-                "edits": [] if row.is_pair else answers,
+                "edits": answers,
             }
         )
     return rows
