@@ -62,6 +62,7 @@ class Sizes:
     curve_seeds: int = 3
     curve_steps: int = 18
     curve_every: int = 3
+    warmup_steps: int | None = None  # None: those of the recipes
 
 
 QUICK = Sizes(
@@ -83,6 +84,7 @@ QUICK = Sizes(
     curve_seeds=1,
     curve_steps=2,
     curve_every=1,
+    warmup_steps=0,
 )
 
 
@@ -129,6 +131,10 @@ class Learning:
             most = self.sizes.online_held_out if form == "prompts" and split == "held_out" else None
             (folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines[:most]))
         options = {"save_steps": max(1, options["steps"] // 4), **options}
+        if self.sizes.warmup_steps is not None:
+            options["warmup_steps"] = self.sizes.warmup_steps
+            if method == "ppo":
+                options["value_warmup_steps"] = self.sizes.warmup_steps
         rehearsed.run_recipe(
             folder,
             {

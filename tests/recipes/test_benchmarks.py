@@ -32,8 +32,8 @@ def figures_of(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def test_learn(default_model, tmp_path):
-    found = figures_of("learn", tmp_path, "--model", str(default_model))
+def test_learn(tiny_model, tmp_path):
+    found = figures_of("learn", tmp_path, "--model", str(tiny_model))
     assert {"accuracy", "interval", "baseline_accuracy"} <= found["reward_model"].keys()
     for name in ("dpo", "ppo", "rloo", "ppo_checked", "rloo_checked"):
         assert {"win_rate", "interval", "kl", "mean_length"} <= found["policies"][name].keys()
