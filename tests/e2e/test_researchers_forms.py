@@ -33,7 +33,7 @@ def test_the_launch_form_shows_what_goes_with_the_chosen_kind(
 
     page.get_by_label("Write demonstrations").check()
     for gone in ("Overlap", "Samples per contestant", "Reward model", "Rehearsal"):
-        expect(page.get_by_label(gone)).to_be_hidden()
+        expect(page.get_by_label(gone, exact=True)).to_be_hidden()
     expect(page.get_by_role("group", name="Contestants")).to_be_hidden()
     page.get_by_label("Name").fill("Ideal answers")
     page.get_by_label("Answers per prompt").fill("2")
