@@ -31,9 +31,12 @@ def test_the_launch_form_shows_what_goes_with_the_chosen_kind(
     expect(page.get_by_role("group", name="Contestants")).to_be_visible()
     expect(page.get_by_label("Answers per prompt")).to_be_hidden()
 
+    for_rankings = ("Overlap", "Samples per contestant", "Reward model", "Rehearsal")
+    for label in for_rankings:
+        expect(page.get_by_label(label, exact=True)).to_be_visible()
     page.get_by_label("Write demonstrations").check()
-    for gone in ("Overlap", "Samples per contestant", "Reward model", "Rehearsal"):
-        expect(page.get_by_label(gone, exact=True)).to_be_hidden()
+    for label in for_rankings:
+        expect(page.get_by_label(label, exact=True)).to_be_hidden()
     expect(page.get_by_role("group", name="Contestants")).to_be_hidden()
     page.get_by_label("Name").fill("Ideal answers")
     page.get_by_label("Answers per prompt").fill("2")
