@@ -238,7 +238,8 @@ class LaunchForm(forms.Form):
         ]
         if given["judged"] and given["reward"]:
             for step in steps:
-                if step["method"] in ("dpo", "kto"):
+                method = METHODS[step["method"]]
+                if method.makes == "policy" and not method.samples:
                     step["reward_model"] = "reward"
         return steps
 

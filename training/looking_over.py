@@ -56,9 +56,8 @@ def check_run(run_id: Any) -> None:
         findings = _unseen(
             f"The data could not be written: {error}", "Free some disk, and look it over again."
         )
-    except (
-        Exception
-    ) as error:  # a draft without findings would be looked over again and again, and never say why
+    except Exception as error:
+        # Left without findings, a draft would be looked over again and again, and never say why.
         log.exception("run %s could not be looked over", run.pk)
         findings = _unseen(
             f"The run could not be looked over: {type(error).__name__}: {error}",
@@ -72,9 +71,12 @@ def check_run(run_id: Any) -> None:
 def _look_over(run: TrainingRun, folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     config = training_config(run, folder)
     config |= {"method": "preview", "of": run.method, "fewest": FEWEST, "measured": measured_speed(run)}
-    config["accelerate"] = None  # however many processes train the run, one looks it over
-    config["imported"] = bool(run.inputs.get(role=RunInput.Role.DATA).dataset.imported_from)
-    config |= {"processes": settings.TRAINING_PROCESSES, "is_sharded": settings.TRAINING_IS_SHARDED}
+    config |= {
+        "accelerate": None,  # however many processes train the run, one looks it over
+        "processes": settings.TRAINING_PROCESSES,
+        "is_sharded": settings.TRAINING_IS_SHARDED,
+        "imported": bool(run.inputs.get(role=RunInput.Role.DATA).dataset.imported_from),
+    }
     (folder / "config.json").write_text(json.dumps(config))
     recipe = Recipe("preview", folder)
     recipe.start()

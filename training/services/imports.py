@@ -68,9 +68,7 @@ def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]
         for messages in (*(row.messages for row in read if row.held_out), *kept_back.iterator())
     }
     numbers: dict[str, int] = {}
-    to_imitate: set[tuple[str, str]] = (
-        set()
-    )  # of the prompts, so that a text chosen in several pairs comes once
+    imitated: set[tuple[str, str]] = set()  # prompt and text: one chosen in several pairs comes once
     rows = []
     for one, row in zip(hashes, read, strict=True):
         split = split_of(row.messages, salt=settings.SPLIT_SALT, held_out_share=settings.HELD_OUT_SHARE)
@@ -78,10 +76,8 @@ def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]
         is_held_out = normalised(first_user_turn(row.messages)) in held_out
         texts = [store.put_text(text) for text in row.texts]
         ranked = [{"completion": place, "text": text, "rank": place} for place, text in enumerate(texts, 1)]
-        answers = [{"text": texts[0], "edited_from": None}]
-        if row.is_pair and (one, texts[0]) in to_imitate:
-            answers = []
-        to_imitate.add((one, texts[0]))
+        comes_again = row.is_pair and (one, texts[0]) in imitated
+        imitated.add((one, texts[0]))
         rows.append(
             {
                 "ranking": row.line,
@@ -97,7 +93,7 @@ def _rows(project: Project, read: Sequence[ImportedRow]) -> list[dict[str, Any]]
                 "strength": row.strength,
                 "weight": row.weight,
                 "completions": ranked if row.is_pair else [],
-                "edits": answers,
+                "edits": [] if comes_again else [{"text": texts[0], "edited_from": None}],
             }
         )
     return rows
