@@ -85,7 +85,7 @@ def set_up(cast: Cast) -> Stage:
         "invitation": invitation.pk,
         "member": cast.project.memberships.get(user=cast.ben).pk,
         "token_id": cast.admin.api_tokens.first().pk,
-        "assignment": cast.admin.assignments.filter(state="submitted").first().pk,
+        "assignment": cast.admin.assignments.filter(state="submitted").earliest("claimed_at").pk,
         "split": "train",
         "version": 1,
         **_add_training(cast, ranking, contestants),

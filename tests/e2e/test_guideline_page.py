@@ -49,6 +49,20 @@ def test_the_preview_follows_what_is_typed_and_shows_markup_as_text(
     assert Guideline.objects.get(version=2).text == "Be kind.\n"
 
 
+def test_what_is_typed_before_the_page_has_loaded_is_previewed(
+    cast: Cast, live_server: object, open_page: OpenPage
+) -> None:
+    page = open_page()
+    sign_in(page, f"{live_server.url}/p/tea/guideline/")
+    held = []
+    page.route("**/preview.js", lambda route: held.append(route))
+    with page.expect_request("**/preview.js"):
+        page.goto(f"{live_server.url}/p/tea/guideline/edit/", wait_until="commit")
+    page.get_by_label("Text", exact=True).fill("Be kind.")
+    held[0].continue_()
+    expect(page.locator("#preview")).to_have_text("Be kind.")
+
+
 def test_a_lost_connection_is_told_and_the_text_stays(
     cast: Cast, live_server: object, open_page: OpenPage
 ) -> None:

@@ -10,10 +10,13 @@ export function bindPreview(field) {
   let waiting = null;
   let running = null;
 
-  field.addEventListener("input", () => {
+  field.addEventListener("input", follow);
+  if (field.value !== field.defaultValue) follow(); // typed before this was loaded, or brought back by the browser
+
+  function follow() {
     clearTimeout(waiting);
     waiting = setTimeout(show, PAUSE);
-  });
+  }
 
   async function show() {
     running?.abort();
