@@ -8,9 +8,8 @@ from typing import Any
 from django.conf import settings
 
 from training.recipes.estimates import estimate_disk, read_shape
-from training.recipes.options import METHODS, parse_options
+from training.recipes.options import METHODS, computed_together, parse_options
 from training.recipes.run_dir import RecipeError
-from training.recipes.training_options import share_of_step
 
 # How often the micro-batch of one run is halved before it is left to a person.
 HALVINGS = 1
@@ -48,8 +47,7 @@ def rows_together(method: str, options: dict[str, Any], halvings: int) -> int:
     smallest = next(f for f in fields(METHODS[method].options) if f.name == "micro_batch_size").metadata[
         "low"
     ]
-    asked = options["batch_size"], options["micro_batch_size"], settings.TRAINING_PROCESSES
-    rows = min(asked[:2]) if METHODS[method].samples else share_of_step(*asked)[0]
+    rows = computed_together(method, options, settings.TRAINING_PROCESSES)
     return rows if halvings == 0 else max(smallest, rows >> halvings)
 
 

@@ -273,7 +273,8 @@ def test_a_micro_batch_of_one_cannot_be_halved(run, recipe):
         ("dpo", {"batch_size": 4, "micro_batch_size": 12}, 2),  # 12 was never in use
         ("dpo", {"batch_size": 9, "micro_batch_size": 1}, None),
         ("dpo", {"batch_size": 14, "micro_batch_size": 6}, 1),  # of 14 rows, 2 fit together, not 6
-        ("rloo", {"batch_size": 14, "micro_batch_size": 6, "group_size": 2, "reward": "length"}, 3),
+        ("rloo", {"batch_size": 14, "micro_batch_size": 6, "group_size": 2, "reward": "length"}, 1),
+        ("ppo", {"batch_size": 14, "micro_batch_size": 6, "reward": "length"}, 3),  # in sixes and a rest
         ("kto", {"batch_size": 24, "micro_batch_size": 12}, 6),
         ("kto", {"batch_size": 4, "micro_batch_size": 2}, None),  # it needs another beside each
         ("kto", {"batch_size": 5, "micro_batch_size": 5}, None),  # five can't be parted

@@ -10,6 +10,7 @@ from typing import Any
 from training.recipes.option_fields import describe, fill, option
 from training.recipes.options_from_data import DpoOptions, KtoOptions, RewardOptions, SftOptions
 from training.recipes.options_from_samples import GrpoOptions, PpoOptions, RlooOptions
+from training.recipes.training_options import share_of_step
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,18 @@ _OPTIONS: dict[str, type] = {
 def parse_options(method: str, given: dict[str, Any]) -> Any:
     """The options of `method`, defaults filled in. Raises RecipeError naming the option, its range and the remedy."""
     return fill(_OPTIONS[method], given, of=method)
+
+
+def computed_together(method: str, options: dict[str, Any], processes: int = 1) -> int:
+    """How many rows of a step each process computes together, at most.
+
+    PPO's own loop takes micro_batch_size and a rest, TRL's trainers take equal parts. Raises RecipeError when the
+    processes can't divide a step into equal shares.
+    """
+    batch_size, micro_batch_size = options["batch_size"], options["micro_batch_size"]
+    if method == "ppo":
+        return min(batch_size, micro_batch_size)
+    return share_of_step(batch_size, micro_batch_size, processes)[0]
 
 
 def describe_options(method: str) -> list[dict[str, Any]]:

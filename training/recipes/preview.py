@@ -38,7 +38,7 @@ from training.recipes.findings import (
 from training.recipes.fingerprints import disagreement, fingerprints
 from training.recipes.fitting import refuse_unfit, refuse_unshared
 from training.recipes.judging import MOST_PROMPTS, no_room
-from training.recipes.options import METHODS, parse_options
+from training.recipes.options import METHODS, computed_together, parse_options
 from training.recipes.options_from_samples import SAMPLED_TOGETHER
 from training.recipes.pairs import Pair, are_messages, training_order
 from training.recipes.prompts import prompt_order
@@ -52,7 +52,6 @@ from training.recipes.rendering import (
 from training.recipes.rollouts import BEST_OF, score_scale
 from training.recipes.run_dir import RecipeError, RunDir, run
 from training.recipes.token_runs import token_runs
-from training.recipes.training_options import parts_of
 
 SIDES = {
     "pairs": ("chosen", "rejected"),
@@ -381,7 +380,7 @@ def load_of(
         order = training_order(pairs, steps * batch, seed)
     else:
         order = prompt_order(len(kept["train"]), steps * batch, seed)
-    part = options["micro_batch_size"] if samples else batch // parts_of(batch, options["micro_batch_size"])
+    part = computed_together(method, options)
     groups = []
     for start in range(0, len(order), batch):
         of_step = [kept["train"][i] for i in order[start : start + batch]]
