@@ -118,5 +118,5 @@ def rows_in_order(path: Path, method: str, options: Any, seed: int) -> list[dict
         if method == "reward" and options.margin_per_strength:
             margins = [options.margin_per_strength * ((pair.strength or 1) - 1) for pair in pairs]
             rows = [row | {"margin": margin} for row, margin in zip(rows, margins, strict=True)]
-        order = training_order(pairs, count, seed)
+        order = training_order(pairs, options.steps, options.batch_size, seed)
     return [rows[place] for place in order]

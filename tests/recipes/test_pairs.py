@@ -70,7 +70,7 @@ def test_text_that_is_not_json_names_its_line(tmp_path):
 
 def test_the_pairs_of_a_ranking_stay_together_and_each_comes_once_a_pass():
     pairs = [pair(f"r{i % 5}") for i in range(20)]
-    order = training_order(pairs, 20, seed=3)
+    order = training_order(pairs, 5, 4, seed=3)
     assert sorted(order) == list(range(20))
     rankings = [pairs[i].ranking for i in order]
     assert all(len(set(rankings[start : start + 4])) == 1 for start in range(0, 20, 4))
@@ -78,28 +78,57 @@ def test_the_pairs_of_a_ranking_stay_together_and_each_comes_once_a_pass():
 
 def test_rankings_of_one_comparison_come_side_by_side():
     pairs = [pair(f"{i % 3} by {who}", comparison=f"c{i % 3}") for who in "ab" for i in range(9)]
-    order = training_order(pairs, 36, seed=3)
+    order = training_order(pairs, 2, 18, seed=3)
     assert sorted(order[:18]) == sorted(order[18:]) == list(range(18))
     comparisons = [pairs[i].comparison for i in order]
     assert all(len(set(comparisons[start : start + 6])) == 1 for start in range(0, 36, 6))
 
 
+def cut(pairs: list[Pair], order: list[int], batch_size: int) -> int:
+    """How many times a ranking is in two batches that follow each other."""
+    borders = range(batch_size, len(order), batch_size)
+    return sum(pairs[order[at - 1]].ranking == pairs[order[at]].ranking for at in borders)
+
+
+@pytest.mark.parametrize("batch_size", [24, 48, 96])
+def test_rankings_with_ties_are_whole_in_their_batches_too(batch_size):
+    sizes = [(6, 6, 6, 5, 3)[n % 5] for n in range(100)]  # pairs of four completions, some of them tied
+    pairs = [pair(f"r{n}") for n, size in enumerate(sizes) for _ in range(size)]
+    order = training_order(pairs, 20, batch_size, seed=2)
+    assert len(order) == 20 * batch_size
+    for start in range(0, len(order), batch_size):
+        batch = Counter(pairs[i].ranking for i in order[start : start + batch_size])
+        assert all(count % sizes[int(ranking[1:])] == 0 for ranking, count in batch.items())
+    seen = Counter(order)  # none is put off for long
+    assert max(seen.values()) - min(seen[i] for i in range(len(pairs))) <= 2
+
+
+def test_a_ranking_is_cut_only_where_the_sizes_leave_no_other_way():
+    pairs = [pair(f"r{i // 6}") for i in range(60)]
+    order = training_order(pairs, 30, 16, seed=2)
+    assert sorted(Counter(order).values()) == [8] * 60
+    assert (
+        cut(pairs, order, 16) <= 20
+    )  # of three batches of 16, eight rankings of six, the last can always end whole
+    assert cut(pairs, training_order(pairs, 30, 12, seed=2), 12) == 0
+
+
 def test_the_order_depends_on_the_seed_and_on_nothing_else():
     pairs = [pair(f"r{i // 3}") for i in range(30)]
-    assert training_order(pairs, 50, seed=1) == training_order(pairs, 50, seed=1)
-    assert training_order(pairs, 50, seed=1) != training_order(pairs, 50, seed=2)
+    assert training_order(pairs, 5, 10, seed=1) == training_order(pairs, 5, 10, seed=1)
+    assert training_order(pairs, 5, 10, seed=1) != training_order(pairs, 5, 10, seed=2)
 
 
 def test_a_ranking_of_weight_two_comes_twice_as_often():
     pairs = [pair("light"), pair("heavy", 2.0), pair("plain", 1.0)]
-    seen = Counter(training_order(pairs, 400, seed=1))
+    seen = Counter(training_order(pairs, 100, 4, seed=1))
     assert seen[1] == pytest.approx(200, abs=12)
     assert seen[0] == pytest.approx(100, abs=12)
 
 
 def test_rankings_of_one_comparison_come_as_often_as_each_weighs():
     pairs = [pair("light", comparison="c"), pair("heavy", 2.0, "c"), pair("plain", comparison="d")]
-    seen = Counter(training_order(pairs, 400, seed=1))
+    seen = Counter(training_order(pairs, 100, 4, seed=1))
     assert [seen[i] for i in range(3)] == pytest.approx([100, 200, 100], abs=12)
 
 

@@ -403,6 +403,13 @@ def test_a_margin_that_no_strength_asks_for_is_worth_a_notice(tiny_model, tmp_pa
     assert len([one for one in found if "margin_per_strength is 0.5 and changes nothing" in one]) == notices
 
 
+@pytest.mark.parametrize(("batch_size", "notices"), [(16, 1), (18, 0)])
+def test_a_batch_size_that_cuts_rankings_is_worth_a_notice(tiny_model, tmp_path, batch_size, notices):
+    options = {"batch_size": batch_size, "steps": 12}
+    found = preview(tmp_path, tiny_model, "reward", train=PAIRS, options=options)["notices"]
+    assert len([one for one in found if "a batch_size of 12 would keep them whole" in one]) == notices
+
+
 def test_three_different_rows_are_shown_where_there_are_three(tiny_model, tmp_path):
     found = preview(tmp_path, tiny_model, "sft", train=demonstrations(10), held_out=demonstrations(3, 20))
     assert len({one["where"] for one in found["examples"]}) == 3

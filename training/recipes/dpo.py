@@ -51,7 +51,7 @@ def main(run: RunDir) -> dict[str, Any]:
     test, test_rows, test_cut = read(
         run.path / run.config["data"]["held_out"], tokenizer, options.max_length, 1
     )
-    order = training_order(train, options.steps * options.batch_size, run.config["seed"])
+    order = training_order(train, options.steps, options.batch_size, run.config["seed"])
 
     set_seed(run.config["seed"])
     dtype = loading.training_dtype(options)

@@ -11,14 +11,16 @@ A comparison is a prompt with the completions that were shown together; a rankin
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from training.recipes.run_dir import RecipeError
 
 STRENGTHS = (1, 2, 3)  # slight, clear, strong
+LOOK_AHEAD = 4  # batches among whose rankings those of the next one are found
 T = TypeVar("T")
 
 
@@ -125,13 +127,13 @@ def are_messages(value: Any) -> bool:
     )
 
 
-def training_order(pairs: Sequence[Pair], count: int, seed: int) -> list[int]:
-    """Which pair comes at each of `count` places: passes over the comparisons, each in a new random order.
+def training_order(pairs: Sequence[Pair], steps: int, batch_size: int, seed: int) -> list[int]:
+    """Which pair comes at each of steps * batch_size places: passes over the comparisons, each in a new random order.
 
-    The pairs of a ranking stay side by side, and so do the rankings of a comparison, hence in one batch unless its
-    border cuts them: they share completions, and spread over batches each completion would be computed and learnt from
-    several times a pass, which over-fits (Ouyang et al. 2022, section 3.5). A ranking of weight 2 comes twice as often
-    as one of weight 1, also of the same comparison; equal weights come once a pass.
+    The pairs of a ranking come in one batch, side by side, and the rankings of a comparison too where they fit: they
+    share completions, and spread over batches each completion would be computed and learnt from several times a pass,
+    which over-fits (Ouyang et al. 2022, section 3.5). A ranking of weight 2 comes twice as often as one of weight 1,
+    also of the same comparison; equal weights come once a pass.
     """
     rankings: dict[str, list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
@@ -142,12 +144,53 @@ def training_order(pairs: Sequence[Pair], count: int, seed: int) -> list[int]:
         first = pairs[members[0]]
         together[first.comparison or first.ranking, weight].append(members)
     groups, weights = list(together.values()), [weight for _, weight in together]
-    rng, order = random.Random(seed), []
-    while len(order) < count:
-        for which in one_pass(weights, rng):
-            for members in rng.sample(groups[which], len(groups[which])):
-                order += rng.sample(members, len(members))
-    return order[:count]
+    rng = random.Random(seed)
+
+    def passes() -> Iterator[list[int]]:
+        while True:
+            for which in one_pass(weights, rng):
+                for members in rng.sample(groups[which], len(groups[which])):
+                    yield rng.sample(members, len(members))
+
+    order: list[int] = []
+    coming, near = passes(), []
+    for _ in range(steps):
+        missing = LOOK_AHEAD * batch_size - sum(map(len, near))
+        while missing > 0:
+            near.append(next(coming))
+            missing -= len(near[-1])
+        batch, near = take_batch(near, batch_size)
+        order += batch
+    return order
+
+
+def take_batch(near: Sequence[list[int]], batch_size: int) -> tuple[list[int], list[list[int]]]:
+    """The next `batch_size` pairs, out of the rankings whose turn is near, and those rankings that are left.
+
+    Whole rankings: the earliest that fill the batch exactly. Where none do, for their sizes may not allow it, a ranking
+    is cut at the border.
+    """
+    totals = list(accumulate(map(len, near)))
+    if batch_size in totals:  # the first in turn fill it
+        count = totals.index(batch_size) + 1
+        return list(chain(*near[:count])), list(near[count:])
+    # Bit n of sums[-1 - i] is set where some of the rankings from the i-th on hold n pairs together.
+    sums = [1]
+    for ranking in reversed(near):
+        sums.append(sums[-1] | sums[-1] << len(ranking))
+    exact = sums[-1] >> batch_size & 1
+    batch: list[int] = []
+    left: list[list[int]] = []
+    for place, ranking in enumerate(near):
+        room = batch_size - len(batch)
+        if not exact:
+            taken = room
+        else:
+            after = room - len(ranking)
+            taken = len(ranking) if after >= 0 and sums[-2 - place] >> after & 1 else 0
+        batch += ranking[:taken]
+        left += [ranking[taken:]] if ranking[taken:] else []
+    return batch, left
 
 
 def one_pass(weights: Sequence[float], rng: random.Random) -> list[int]:

@@ -38,16 +38,23 @@ class Preset:
 
 
 _FEW_SAMPLES = {"batch_size": 8, "micro_batch_size": 8}
-# Rates for models of billions of parameters; those of the defaults were measured on 135 million.
-_SLOWER = {
-    "sft": {"learning_rate": 2e-4},
-    "reward": {"learning_rate": 1e-4},
-    "dpo": {"learning_rate": 5e-5},
-    "kto": {"learning_rate": 5e-5},
-    "rloo": {"learning_rate": 2e-5},
-    "grpo": {"learning_rate": 2e-5},
-    "ppo": {"learning_rate": 2e-5, "value_learning_rate": 1e-4},
-}
+
+
+def _billions(pairs: int) -> dict[str, dict[str, Any]]:
+    """Rates for models of billions of parameters; those of the defaults were measured on 135 million. And as many
+    `pairs` in a step as whole rankings of 3, 4 or 5 completions make.
+    """
+    return {
+        "sft": {"learning_rate": 2e-4},
+        "reward": {"learning_rate": 1e-4, "batch_size": pairs},
+        "dpo": {"learning_rate": 5e-5, "batch_size": pairs},
+        "kto": {"learning_rate": 5e-5},
+        "rloo": {"learning_rate": 2e-5},
+        "grpo": {"learning_rate": 2e-5},
+        "ppo": {"learning_rate": 2e-5, "value_learning_rate": 1e-4},
+    }
+
+
 PRESETS: dict[str, Preset] = {
     "cpu-smoke": Preset(
         "A few minutes on any machine, to see that everything fits together. It learns next to nothing.",
@@ -79,7 +86,7 @@ PRESETS: dict[str, Preset] = {
             "max_length": 1024,
             "max_new_tokens": 256,
         },
-        _SLOWER,
+        _billions(pairs=60),
     ),
     "multi-gpu": Preset(
         "Several cards of 80 GB under accelerate. FSDP2 spreads the base over them; to sample, it must fit each card.",
@@ -94,6 +101,6 @@ PRESETS: dict[str, Preset] = {
             "max_length": 2048,
             "max_new_tokens": 512,
         },
-        _SLOWER,
+        _billions(pairs=240),
     ),
 }

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -62,6 +63,7 @@ SIDES = {
 SPLITS = ("train", "held_out")
 EXAMPLES = 3
 LEAKS_SHOWN = 5
+OFTEN = 0.1  # of the steps: rankings cut after more of them are worth a notice
 STEPS_LOOKED_AT = 200  # of the order of training, to find its largest part
 GPU = Machine("cuda", 2)
 
@@ -131,6 +133,8 @@ def main(run: RunDir) -> dict[str, Any]:
             told.setdefault("tokens_per_row", load.step / options["batch_size"])
             told["estimates"].append(estimate(method, options, shape, load, machine, run.config))
         told["notices"] += lacking(told["estimates"][0], run.path)
+        if METHODS[method].reads == "pairs":
+            told["notices"] += cut_rankings(options, kept["train"], run.config["seed"])
     run.report_progress(total, total, "done")
     return told
 
@@ -265,6 +269,26 @@ def without_effect(options: dict[str, Any], train: Sequence[Row]) -> list[str]:
     ]
 
 
+def cut_rankings(options: dict[str, Any], train: Sequence[Row], seed: int) -> list[str]:
+    """Whether batch_size leaves rankings cut in two, although another one would not."""
+    batch, steps = options["batch_size"], min(options["steps"], STEPS_LOOKED_AT)
+    order = order_of_pairs(train, steps, batch, seed)
+    borders = [(train[order[at - 1]], train[order[at]]) for at in range(batch, len(order), batch)]
+    cut = sum(before.ranking == after.ranking for before, after in borders)
+    if cut <= OFTEN * len(borders):
+        return []
+    pairs = Counter(Counter(row.ranking for row in train).values()).most_common(1)[0][0]
+    return [
+        f"After {cut} of {len(borders)} steps a ranking is cut, so its completions are learnt from twice a pass. Most "
+        f"rankings hold {pairs} pairs: a batch_size of {max(pairs, batch - batch % pairs)} would keep them whole."
+    ]
+
+
+def order_of_pairs(train: Sequence[Row], steps: int, batch_size: int, seed: int) -> list[int]:
+    pairs = [Pair([], [], [], row.ranking, row.weight, "", row.comparison) for row in train]
+    return training_order(pairs, steps, batch_size, seed)
+
+
 def disagreements(run: RunDir, base: Path) -> list[dict[str, Any]]:
     """Adapters that were trained with another tokenizer or chat template than the base has. Raises RecipeError for one
     that can't be used at all."""
@@ -376,8 +400,7 @@ def load_of(
     batch, steps = options["batch_size"], min(options["steps"], STEPS_LOOKED_AT)
     samples = METHODS[method].samples
     if METHODS[method].reads == "pairs":
-        pairs = [Pair([], [], [], row.ranking, row.weight, "", row.comparison) for row in kept["train"]]
-        order = training_order(pairs, steps * batch, seed)
+        order = order_of_pairs(kept["train"], steps, batch, seed)
     else:
         order = prompt_order(len(kept["train"]), steps * batch, seed)
     part = computed_together(method, options)
