@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from training import resources
-from training.recipes.run_dir import UNFINISHED, find_damage
+from training.recipes.run_dir import UNFINISHED, checkpoints_in, find_damage
 
 # Given to a recipe to save a checkpoint after SIGTERM, before it is killed.
 GRACE_SECONDS = 60
@@ -198,10 +198,9 @@ def carry_over(earlier: Sequence[Path], attempt: Path) -> list[str]:
     for previous in earlier:
         _take_over(previous)
     found = [
-        (int(folder.name[5:]), -age, folder)
+        (step, -age, folder)
         for age, previous in enumerate(earlier)
-        for folder in previous.glob(f"{TAKEN_OVER}/step-*")
-        if folder.name[5:].isdecimal()
+        for step, folder in checkpoints_in(previous / TAKEN_OVER)
     ]
     said = []
     for step, _, folder in sorted(found, reverse=True):

@@ -28,13 +28,14 @@ from training.preferences import FORMS, ROWS_FILE, SPLITS, text_digests
 from training.recipes.fingerprints import fingerprints
 from training.recipes.model_folders import refuse_disagreement
 from training.recipes.options import METHODS
-from training.recipes.run_dir import RecipeError, is_disk_full, write_json
+from training.recipes.run_dir import RecipeError, checkpoints_in, is_disk_full, write_json
 from training.services.checkpoints import check_trained, checkpoint_of, register_result
 from training.services.work import (
     LeaseLost,
     claim_work,
     end_work,
     give_back,
+    grant_attempts,
     lock_held,
     renew_work,
     write_held,
@@ -165,6 +166,7 @@ def _prepare(work: Work, recipe: Recipe, prepare: Callable[[Any, Path], dict[str
 
 def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[Any, Recipe], None]) -> int:
     """Take in what the recipe writes until it ends; stop it when asked to, or when lease or disk run out."""
+    known = checkpoints_in(recipe.run_dir / "checkpoints")
     while True:
         code = recipe.wait(POLL_SECONDS)
         if heartbeat.lost.is_set():
@@ -177,6 +179,9 @@ def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[
             if progress and progress != work.progress:
                 write_held(work, progress=progress)
                 work.progress = progress
+            if known is not None and checkpoints_in(recipe.run_dir / "checkpoints") != known:
+                grant_attempts(work)  # once: only attempts that come to nothing are counted
+                known = None
         except DATABASE_GONE:
             connection.close()
             recipe.offsets = read  # and what it has written is read again, once the database is back

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from training.recipes.options import METHODS
-from training.recipes.run_dir import find_damage, open_run
+from training.recipes.run_dir import Interrupted, RunDir, find_damage, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = [
@@ -193,3 +193,32 @@ def killed_and_resumed(make: Callable[[str], Path]) -> tuple[Path, dict[str, Any
     metrics = run_here(resumed)
     assert metrics["resumed_from"] == int(latest.name[5:])
     return resumed, metrics
+
+
+def stop_in_evaluation(folder: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a recipe in this process until it evaluates after that step, where SIGTERM arrives."""
+    training_loop = import_module("training.recipes.training_loop")
+    evaluate_held_out = training_loop.evaluate_held_out
+
+    def interrupted(
+        run: RunDir, step: int, steps: int, evaluate: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        def evaluate_or_stop() -> dict[str, Any]:
+            if step == after:
+                signal.signal(signal.SIGTERM, run.interrupt)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return evaluate()
+
+        return evaluate_held_out(run, step, steps, evaluate_or_stop)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(training_loop, "evaluate_held_out", interrupted)
+        try:
+            run_here(folder)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def steps_evaluated(folder: Path, figure: str) -> list[int]:
+    return [line["step"] for line in metrics_of(folder) if line["name"] == f"held_out/{figure}"]

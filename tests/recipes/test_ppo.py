@@ -13,6 +13,8 @@ from tests.recipes.runs import (
     make_rollout_run,
     metrics_of,
     run_here,
+    steps_evaluated,
+    stop_in_evaluation,
     weights_of,
 )
 from training.recipes import loading, scoring
@@ -115,6 +117,18 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(finished, tiny_m
         assert weights_of(whole) != weights_of(finished[0])
     resumed, _ = killed_and_resumed(lambda name: ppo_run(tmp_path / name, tiny_model, **changes))
     assert weights_of(resumed) == weights_of(whole)
+
+
+def test_sigterm_ends_an_evaluation_at_once_and_it_is_made_when_the_run_goes_on(
+    finished, tiny_model, tmp_path, monkeypatch
+):
+    folder = ppo_run(tmp_path / "run", tiny_model, options={"eval_steps": 3, "save_steps": 2})
+    stop_in_evaluation(folder, 3, monkeypatch)
+    assert checkpoints_of(folder)[-1].name == "step-3"
+    assert steps_evaluated(folder, "win_rate") == [0]
+    assert run_here(folder)["resumed_from"] == 3
+    assert steps_evaluated(folder, "win_rate") == [0, 3, 4]
+    assert weights_of(folder) == weights_of(finished[0])
 
 
 def test_another_seed_ends_in_other_weights(finished, tiny_model, tmp_path):

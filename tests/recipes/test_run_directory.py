@@ -143,6 +143,18 @@ def test_sigterm_is_noticed_and_exits_143(tmp_path):
     assert result_of(tmp_path)["kind"] == "interrupted"
 
 
+def test_sigterm_ends_work_that_may_stop_at_once(tmp_path):
+    body = (
+        "run.report_progress(0, 1, 'evaluating')\n with run.stopping_at_once(): time.sleep(600)\n return {}"
+    )
+    toy = start_toy(make_run(tmp_path), body)
+    while not (tmp_path / "progress.json").exists():
+        time.sleep(0.01)
+    toy.send_signal(signal.SIGTERM)
+    assert toy.wait(timeout=60) == 143
+    assert result_of(tmp_path)["kind"] == "interrupted"
+
+
 def test_a_recipe_ends_when_its_lifeline_closes(tmp_path):
     read_end, write_end = os.pipe()
     body = "run.report_progress(0, 1, 'training')\n time.sleep(600)"

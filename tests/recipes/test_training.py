@@ -18,6 +18,8 @@ from tests.recipes.runs import (
     run_here,
     some_pairs,
     start,
+    steps_evaluated,
+    stop_in_evaluation,
     wait_for_checkpoint,
     weights_of,
     write_pairs,
@@ -165,6 +167,19 @@ def test_sigterm_saves_a_checkpoint_and_exits_143(tiny_model, tmp_path):
     step = int(checkpoints_of(folder)[-1].name[5:])
     assert step >= before
     assert step == json.loads((folder / "progress.json").read_text())["step"]
+
+
+def test_sigterm_ends_an_evaluation_at_once_and_it_is_made_when_the_run_goes_on(
+    finished, tiny_model, tmp_path, monkeypatch
+):
+    method, whole, _ = finished
+    folder = make_training_run(tmp_path / "run", method, tiny_model, options={"eval_steps": 3})
+    stop_in_evaluation(folder, 3, monkeypatch)
+    assert checkpoints_of(folder)[-1].name == "step-3"  # between those of every second step
+    assert steps_evaluated(folder, FIGURES[method]) == [0]
+    assert run_here(folder)["resumed_from"] == 3
+    assert steps_evaluated(folder, FIGURES[method]) == [0, 3, 6]
+    assert weights_of(folder) == weights_of(whole)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_good_and_says_so(tiny_model, tmp_path, monkeypatch):

@@ -186,6 +186,22 @@ def test_a_bug_is_tried_again_until_the_attempts_are_used_up(run, recipe, code, 
     assert work(run).attempt == 2
 
 
+def test_only_attempts_that_come_to_nothing_are_counted(run, recipe, settings):
+    recipe("""
+        from training.recipes.run_dir import checkpoints_in, write_manifest
+        last = max((step for step, _ in checkpoints_in(run_dir / "checkpoints")), default=0)
+        if last < 3:
+            folder = run_dir / f"checkpoints/step-{last + 1}"
+            folder.mkdir(parents=True)
+            write(f"checkpoints/step-{last + 1}/state", "new")
+            write_manifest(folder, {"step": last + 1})
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    for attempt in range(1, 3 + settings.MAX_ATTEMPTS):
+        assert (work(run).status, run.attempt) == (WorkStatus.QUEUED, attempt)
+    assert (work(run).status, run.attempt) == (WorkStatus.FAILED, 3 + settings.MAX_ATTEMPTS)
+
+
 def test_the_next_attempt_goes_on_from_what_the_last_one_published(run, recipe):
     recipe(
         """

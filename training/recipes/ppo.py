@@ -31,7 +31,7 @@ from training.recipes.options import parse_options
 from training.recipes.options_from_samples import PpoOptions
 from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.rollouts import Rollouts
-from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, run, write_json
+from training.recipes.run_dir import UNFINISHED, Interrupted, RecipeError, RunDir, run, write_json
 from training.recipes.sampling import derived_seed
 from training.recipes.shared_base import POLICY, VALUE, SharedBase
 
@@ -73,11 +73,16 @@ def main(run: RunDir) -> dict[str, Any]:
         return held_out.evaluate(shared, reward, at_start=learner.step == 0)
 
     with run.clock.phase("loop"):
-        if learner.step == 0 and not learner.history:
-            found = training_loop.evaluate_held_out(run, 0, options.steps, evaluate)
-            learner.history.append({"step": 0, "held_out": found})
         while learner.step < options.steps and not learner.stopped:
             step = learner.step
+            if learner.evaluated != step and training_loop.evaluates_after(step, options):
+                try:
+                    found = training_loop.evaluate_held_out(run, step, options.steps, evaluate)
+                except Interrupted:
+                    if step:
+                        save_checkpoint(run, learner)
+                    raise
+                learner.history.append({"step": step, "held_out": found})
             run.report_progress(step, options.steps, "sampling")
             chosen = [prompts[i] for i in order[step * options.batch_size : (step + 1) * options.batch_size]]
             made = rollouts.collect(shared, reward, chosen, options, derived_seed(seed, "rollout", step))
@@ -90,8 +95,6 @@ def main(run: RunDir) -> dict[str, Any]:
                 save_checkpoint(run, learner)
             if not is_last:
                 run.stop_if_interrupted()
-                if options.eval_steps and learner.step % options.eval_steps == 0:
-                    training_loop.evaluate_held_out(run, learner.step, options.steps, evaluate)
 
     shared.wear(POLICY)
     if training_loop.digest_of_learnt(shared.model) == untrained:
@@ -125,6 +128,11 @@ class Learner:
     kl_coefficient: float = field(init=False)
     stopped: str = ""  # why training ended before its last step
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def evaluated(self) -> int | None:
+        """The step after which held-out prompts were last evaluated."""
+        return next((entry["step"] for entry in reversed(self.history) if "held_out" in entry), None)
 
     def __post_init__(self) -> None:
         self.kl_coefficient = self.options.kl_coefficient

@@ -59,6 +59,9 @@ class Interrupted(Exception):
     """SIGTERM arrived and the state is saved: the run can be resumed."""
 
 
+STOPPED = "stopped by SIGTERM; start it again to carry on from the last checkpoint"
+
+
 class RunDir:
     """One attempt at one run: reads its configuration, keeps its files, times its phases.
 
@@ -70,6 +73,7 @@ class RunDir:
         self.path = path
         self.config = config
         self.interrupted = threading.Event()
+        self._stops_at_once = False
         self.clock = Stopwatch()
         self.is_first = processes.RANK == 0
         written = path / "metrics.jsonl" if self.is_first else Path(os.devnull)
@@ -104,6 +108,25 @@ class RunDir:
         if self.is_first:
             write_json(self.path / "progress.json", {"step": step, "of": of, "phase": phase})
 
+    def interrupt(self, *_: Any) -> None:
+        """Handles SIGTERM."""
+        self.interrupted.set()
+        if self._stops_at_once:
+            raise Interrupted(STOPPED)
+
+    @contextmanager
+    def stopping_at_once(self) -> Iterator[None]:
+        """Inside, SIGTERM raises Interrupted right away: for long work that leaves nothing behind and is done again.
+
+        Several processes wait for each other in such work: they stop at its beginning, or do it to its end.
+        """
+        self._stops_at_once = processes.COUNT == 1
+        try:
+            self.stop_if_interrupted()
+            yield
+        finally:
+            self._stops_at_once = False
+
     def is_interrupted(self) -> bool:
         """Whether SIGTERM has arrived, at whichever process. All of them must ask at the same places."""
         return processes.any_of(self.interrupted.is_set())
@@ -111,14 +134,11 @@ class RunDir:
     def stop_if_interrupted(self) -> None:
         """Raise Interrupted when SIGTERM has arrived; call it where nothing would be lost."""
         if self.is_interrupted():
-            raise Interrupted("stopped by SIGTERM; start it again to carry on from the last checkpoint")
+            raise Interrupted(STOPPED)
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose manifest holds, as (step, folder). Torn ones are ignored, and said so."""
-        folders = [
-            (int(f.name[5:]), f) for f in self.path.glob("checkpoints/step-*") if f.name[5:].isdecimal()
-        ]
-        for step, folder in sorted(folders, reverse=True):
+        for step, folder in sorted(checkpoints_in(self.path / "checkpoints"), reverse=True):
             damage = find_damage(folder, step=step)
             if damage is None:
                 return step, folder
@@ -262,6 +282,11 @@ def _measure(path: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
 
+def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of each checkpoint that was published there, good or damaged."""
+    return [(int(one.name[5:]), one) for one in folder.glob("step-*") if one.name[5:].isdecimal()]
+
+
 def watch_lifeline() -> None:
     """End this process at once when the pipe named by RANKLOOP_LIFELINE_FD closes."""
     if LIFELINE not in os.environ:
@@ -294,7 +319,7 @@ def run(method: str, main: Callable[[RunDir], dict[str, Any]]) -> NoReturn:
     try:
         opened = open_run(path, method)
         clock = opened.clock
-        signal.signal(signal.SIGTERM, lambda *_: opened.interrupted.set())
+        signal.signal(signal.SIGTERM, opened.interrupt)
         processes.join()
         metrics = main(opened)
         processes.leave()

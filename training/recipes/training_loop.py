@@ -22,7 +22,7 @@ from training.recipes import processes
 from training.recipes.fingerprints import fingerprints
 from training.recipes.loading import compute_dtype, dtype_of, has_gpu
 from training.recipes.model_folders import read_json
-from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, write_json
+from training.recipes.run_dir import UNFINISHED, Interrupted, RecipeError, RunDir, write_json
 from training.recipes.training_options import TrainingOptions, share_of_step
 
 # Names under which the trainers' numbers go to metrics.jsonl. Others they log are left out.
@@ -119,7 +119,7 @@ class RunCallback(TrainerCallback):
         self.updates = updates_per_step(options)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step == 0:  # a resumed run has this entry in its history already
+        if self._is_due(state):
             self._evaluate(state)
         self.run.report_progress(state.global_step // self.updates, self.options.steps, "training")
 
@@ -148,12 +148,21 @@ class RunCallback(TrainerCallback):
         self.run.report_progress(step, of, "training")
         if self.run.is_interrupted():
             control.should_save = control.should_training_stop = True
-        elif self.options.eval_steps and step % self.options.eval_steps == 0 and step < of:
-            self._evaluate(state)  # the last evaluation comes after the last checkpoint
+        elif step < of and self._is_due(state):  # the last evaluation comes after the last checkpoint
+            try:
+                self._evaluate(state)
+            except Interrupted:
+                control.should_save = control.should_training_stop = True
 
     def on_save(self, args, state, control, **kwargs):
         written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         self.run.publish_checkpoint(state.global_step // self.updates, written)
+
+    def _is_due(self, state) -> bool:
+        done = {entry["step"] for entry in state.log_history if "held_out" in entry}
+        return state.global_step not in done and evaluates_after(
+            state.global_step // self.updates, self.options
+        )
 
     def _evaluate(self, state) -> None:
         step = state.global_step // self.updates
@@ -162,14 +171,18 @@ class RunCallback(TrainerCallback):
         state.log_history.append({"step": state.global_step, "held_out": found})
 
 
+def evaluates_after(step: int, options: TrainingOptions) -> bool:
+    """Whether held-out rows are evaluated before or between steps, after this one: what comes at the end is apart."""
+    return step == 0 or bool(options.eval_steps and step % options.eval_steps == 0)
+
+
 def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) -> dict[str, Any]:
     """Run `evaluate` outside the clock of the loop and write its numbers to metrics.jsonl as held_out/<name>.
 
-    What it sampled goes to samples.jsonl, and is not returned.
+    What it sampled goes to samples.jsonl, and is not returned. Raises Interrupted with nothing written.
     """
-    run.stop_if_interrupted()
     run.report_progress(step, steps, "evaluating")
-    with run.clock.phase("evaluating"):
+    with run.clock.phase("evaluating"), run.stopping_at_once():
         found = evaluate()
     numbers = {f"held_out/{name}": value for name, value in found.items() if isinstance(value, int | float)}
     for name, value in numbers.items():

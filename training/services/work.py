@@ -70,6 +70,12 @@ def renew_work(work: Work) -> bool:
     return type(work).objects.filter(pk=work.pk, status=WorkStatus.CANCELLING).exists()
 
 
+def grant_attempts(work: Work) -> None:
+    """As many further attempts as at first, for work that got further than the attempts before. Raises LeaseLost."""
+    work.attempt_limit = max(work.attempt_limit, work.attempt + settings.MAX_ATTEMPTS)
+    write_held(work, attempt_limit=work.attempt_limit)
+
+
 def end_work(work: Work, status: str, **values: Any) -> None:
     """End an attempt this worker holds. Raises LeaseLost."""
     write_held(work, status=status, lease_until=None, ended_at=timezone.now(), **values)
