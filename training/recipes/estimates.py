@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.recipes.model_folders import tensors_of
+from training.recipes.model_folders import of_language_model, tensors_of
 from training.recipes.options import METHODS
 from training.recipes.run_dir import KEPT_CHECKPOINTS, RecipeError
 
@@ -28,7 +28,7 @@ SLACK = 1.1
 # Rules of thumb for floating-point operations a second, used until a run of the same kind was measured.
 FLOPS = {"cpu": 35e9, "cuda": 80e12}  # of one core; of one card that computes in bfloat16
 START_SECONDS = 15.0
-EVALUATED_TOGETHER = 16  # held-out rows, as recipes/log_probs.py has it
+EVALUATED_TOGETHER = 16  # held-out rows
 _GRADIENT_AND_MOMENTS = 12  # bytes for each number that learns, in float32
 _ADAM = 4 + _GRADIENT_AND_MOMENTS  # and with the number itself
 
@@ -93,8 +93,7 @@ class Machine:
 
 def read_shape(folder: Path) -> Shape:
     """The shape of the model in a folder, from config.json and the headers of its safetensors files."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = {**config, **config.get("text_config", {})}
+    config = of_language_model(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     try:
         width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         head = int(config.get("head_dim") or width // heads)

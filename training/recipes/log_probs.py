@@ -8,8 +8,7 @@ from transformers import Trainer
 from trl.trainer.utils import use_adapter
 
 from training.recipes.cutting import Row
-
-EVALUATED_TOGETHER = 16
+from training.recipes.estimates import EVALUATED_TOGETHER
 
 
 @torch.no_grad()

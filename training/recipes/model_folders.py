@@ -241,6 +241,16 @@ def _place(layer: str) -> str:
 # --- files ---
 
 
+def of_language_model(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the language model, also where that is a part of a larger model."""
+    return {**config, **config.get("text_config", {})}
+
+
+def context_window(config: Mapping[str, Any]) -> int | None:
+    """How many tokens the model of a config.json reads at most; None where it does not tell."""
+    return of_language_model(config).get("max_position_embeddings")
+
+
 def tensors_of(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor in a folder's safetensors files, by their headers alone.
 

@@ -247,7 +247,7 @@ def one_class(train: Sequence[Row]) -> list[dict[str, Any]]:
 
 def too_long_for(model_config: dict[str, Any], max_length: int) -> list[dict[str, Any]]:
     """A problem when rows may be longer than the base has positions for."""
-    window = {**model_config, **model_config.get("text_config", {})}.get("max_position_embeddings")
+    window = model_folders.context_window(model_config)
     if not window or max_length <= window:
         return []
     return [

@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from training.recipes import loading
+from training.recipes.model_folders import context_window
 from training.recipes.options import DecodingOptions, parse_options
 from training.recipes.rendering import prompt_ids, with_system_prompt
 from training.recipes.run_dir import RecipeError, RunDir, run
@@ -175,7 +176,7 @@ def check_room(
     rendered: dict[tuple[str, str], list[int]],
 ) -> None:
     """Refuse a prompt that leaves the model no room for max_new_tokens; it would be cut without a word."""
-    window = model_config.get("max_position_embeddings")
+    window = context_window(model_config)
     for contestant in contestants if window else ():
         for (who, prompt), ids in rendered.items():
             if who == contestant.id and len(ids) + contestant.decoding.max_new_tokens > window:
