@@ -5,11 +5,11 @@
 Three parts, each made by the recipes as the platform runs them:
 
     reward    On rehearsal preferences (simulated annotators rank what the default model writes) and on
-              ../shared/data/hh-rlhf (pairs of at most 256 tokens, a seed a turn): held-out accuracy with its interval
-              beside a plain TRL script of equal budget, length alone, and the human ceiling. On hh-rlhf equal budget
-              is equal steps and pairs, as no completion comes twice. Of rankings the recipe computes each completion
-              once where TRL computes every side of every pair, so there it is CPU-seconds of the training loop, which
-              are printed: 30 steps of 96 pairs for TRL's 60 of 24, and still the fewer seconds.
+              ../shared/data/hh-rlhf (pairs of at most 256 tokens), several seeds each: held-out accuracy with its
+              interval beside a plain TRL script of equal budget, length alone, and the human ceiling. On hh-rlhf equal
+              budget is equal steps and pairs, as no completion comes twice. Of rankings the recipe computes each
+              completion once where TRL computes every side of every pair, so there it is CPU-seconds of the training
+              loop, which are printed: 30 steps of 96 pairs for TRL's 60 of 24, and still the fewer seconds.
     policies  DPO, RLOO and PPO on the rehearsal's data, and RLOO and PPO on a reward that a program can check. Each is
               measured on held-out prompts against its parent, by the hidden utility of the simulated annotators or by
               that checked reward; with KL, length and best-of-4 beside it.
@@ -28,6 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from tests.benchmarks.bench_generate import ROOT, default_model
 from tests.benchmarks.curve_picture import draw
 
 HH = ROOT.parent / "shared" / "data" / "hh-rlhf"
+HH_OPTIONS = {"batch_size": 16, "micro_batch_size": 4, "max_length": 256, "learning_rate": 2e-4}
 PARTS = ("reward", "policies", "curve")
 
 
@@ -46,10 +48,12 @@ class Sizes:
     held_out_prompts: int = 70
     max_new_tokens: int = 48
     samples: int = 2  # of each contestant to a held-out prompt
+    reward_seeds: int = 3
     reward_steps: int = 30
     reward_batch: int = 96
     by_hand_steps: int = 60
     by_hand_batch: int = 24
+    by_hand_rate: float = 2e-4
     dpo_steps: int = 32
     online_steps: int = 16
     rloo_steps: int = 48  # each costs about a third of one of PPO: one pass, and no value model
@@ -69,6 +73,7 @@ QUICK = Sizes(
     held_out_prompts=10,
     max_new_tokens=16,
     samples=2,
+    reward_seeds=1,
     reward_steps=3,
     dpo_steps=2,
     online_steps=2,
@@ -152,48 +157,30 @@ class Learning:
     # --- reward models ---
 
     def reward_on_rehearsal(self) -> dict[str, Any]:
-        run = self.judge()
-        plain = by_hand(run, self.sizes.by_hand_steps, self.sizes.by_hand_batch)
-        return {
-            **self._accuracy(run),
-            "cpu_seconds": result_of(run)["cpu_seconds_loop"],
-            "baseline_accuracy": plain["accuracy"],
-            "baseline_cpu_seconds": plain["cpu_seconds"],
-        }
+        sizes = self.sizes
+        runs = (self.judge(seed) for seed in range(1, sizes.reward_seeds + 1))
+        return beside_trl("rehearsal", runs, sizes.by_hand_steps, sizes.by_hand_batch, sizes.by_hand_rate)
 
-    def judge(self) -> Path:
-        """RUN_DIR of the reward model of the rehearsal, which also rewards policies."""
+    def judge(self, seed: int = 1) -> Path:
+        """RUN_DIR of a reward model of the rehearsal. That of the first seed also rewards policies."""
         options = {"steps": self.sizes.reward_steps, "batch_size": self.sizes.reward_batch}
-        return self.run("reward", "reward", self.rehearse(), "pairs", options)
+        name = "reward" if seed == 1 else f"reward-{seed}"
+        return self.run(name, "reward", self.rehearse(), "pairs", options, seed=seed)
 
     def reward_on_hh(self) -> dict[str, Any] | None:
         if not HH.is_dir():
             print(f"{HH} is missing: the part on hh-rlhf is skipped")
             return None
-        ours, plain = [], []
-        for seed in range(self.sizes.hh_seeds):
-            data = self.work / f"hh-{seed}"
-            write_hh(data, self.base, self.sizes.hh_pairs, seed)
-            options = {
-                "steps": self.sizes.hh_steps,
-                "batch_size": 16,
-                "micro_batch_size": 4,
-                "max_length": 256,
-            }
-            run = self.run(f"hh-{seed}", "reward", data, "pairs", options, seed=seed)
-            ours.append(self._accuracy(run))
-            plain.append(by_hand(run, options["steps"], options["batch_size"])["accuracy"])
-            print(f"hh-rlhf, seed {seed}: {ours[-1]['accuracy']:.3f}, plain TRL {plain[-1]:.3f}", flush=True)
-        return {
-            "accuracy": statistics.mean(one["accuracy"] for one in ours),
-            "baseline_accuracy": statistics.mean(plain),
-            "seeds": [one | {"baseline_accuracy": other} for one, other in zip(ours, plain, strict=True)],
-        }
+        runs = (self.judge_of_hh(seed) for seed in range(self.sizes.hh_seeds))
+        return beside_trl(
+            "hh-rlhf", runs, self.sizes.hh_steps, HH_OPTIONS["batch_size"], HH_OPTIONS["learning_rate"]
+        )
 
-    def _accuracy(self, run: Path) -> dict[str, Any]:
-        metrics = result_of(run)["metrics"]
-        names = ("accuracy", "interval", "length_baseline", "human_ceiling", "calibration_error")
-        return {name: metrics[name] for name in names if name in metrics}
+    def judge_of_hh(self, seed: int) -> Path:
+        data = self.work / f"hh-{seed}"
+        write_hh(data, self.base, self.sizes.hh_pairs, seed)
+        options = {"steps": self.sizes.hh_steps, **HH_OPTIONS}
+        return self.run(f"hh-{seed}", "reward", data, "pairs", options, seed=seed)
 
     # --- policies ---
 
@@ -348,7 +335,29 @@ def turns(dialogue: str) -> list[dict[str, str]]:
     return found
 
 
-def by_hand(run: Path, steps: int, batch_size: int) -> dict[str, float]:
+def beside_trl(
+    data: str, runs: Iterable[Path], steps: int, batch_size: int, learning_rate: float
+) -> dict[str, Any]:
+    """Held-out accuracy of reward models beside plain TRL's of equal data and seed: means over the seeds, and each."""
+    seeds = []
+    for run in runs:
+        ours, plain = result_of(run), by_hand(run, steps, batch_size, learning_rate)
+        names = ("accuracy", "interval", "length_baseline", "human_ceiling", "calibration_error")
+        seeds.append(
+            {name: ours["metrics"][name] for name in names if name in ours["metrics"]}
+            | {"cpu_seconds": ours["cpu_seconds_loop"]}
+            | {f"baseline_{name}": plain[name] for name in ("accuracy", "cpu_seconds")}
+        )
+        print(
+            "{}, {}: {accuracy:.3f}, plain TRL {baseline_accuracy:.3f}".format(data, run.name, **seeds[-1]),
+            flush=True,
+        )
+    means = {name: statistics.mean(one[name] for one in seeds) for name in ("accuracy", "baseline_accuracy")}
+    interval = [statistics.mean(ends) for ends in zip(*(one["interval"] for one in seeds), strict=True)]
+    return {**means, "interval": interval, "seeds": seeds}
+
+
+def by_hand(run: Path, steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
     """{"accuracy", "cpu_seconds"} of the shortest TRL script on the data and seed of a run; kept beside it."""
     kept = run / "by_hand.json"
     if not kept.is_file():
@@ -357,8 +366,7 @@ def by_hand(run: Path, steps: int, batch_size: int) -> dict[str, float]:
             "-m",
             "tests.benchmarks.by_hand_reward",
             str(run),
-            str(steps),
-            str(batch_size),
+            *map(str, (steps, batch_size, learning_rate)),
         ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:

@@ -1,8 +1,8 @@
 """A reward model by TRL alone, as one would write it by hand: the baseline of `bench learn`.
 
-    python -m tests.benchmarks.by_hand_reward RUN_DIR STEPS BATCH_SIZE
+    python -m tests.benchmarks.by_hand_reward RUN_DIR STEPS BATCH_SIZE LEARNING_RATE
 
-Reads the RUN_DIR of our recipe (same base, pairs, seed, rates and LoRA), shuffles as TRL does, and prints its
+Reads the RUN_DIR of our recipe (same base, pairs, seed, warm-up and LoRA), shuffles as TRL does, and prints its
 held-out accuracy, where ties count half, and the CPU-seconds of its training loop as one line of JSON.
 """
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 
-def main(folder: Path, steps: int, batch_size: int) -> None:
+def main(folder: Path, steps: int, batch_size: int, learning_rate: float) -> None:
     import numpy as np
     import torch
     from datasets import load_dataset
@@ -50,7 +50,7 @@ def main(folder: Path, steps: int, batch_size: int) -> None:
             per_device_train_batch_size=batch_size // parts,
             gradient_accumulation_steps=parts,
             per_device_eval_batch_size=16,
-            learning_rate=options.learning_rate,
+            learning_rate=learning_rate,
             warmup_steps=options.warmup_steps,
             max_length=options.max_length,
             bf16=compute_dtype() == torch.bfloat16,
@@ -77,6 +77,6 @@ def main(folder: Path, steps: int, batch_size: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: python -m tests.benchmarks.by_hand_reward RUN_DIR STEPS BATCH_SIZE")
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    if len(sys.argv) != 5:
+        sys.exit("usage: python -m tests.benchmarks.by_hand_reward RUN_DIR STEPS BATCH_SIZE LEARNING_RATE")
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

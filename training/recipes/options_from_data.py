@@ -62,7 +62,11 @@ class RewardOptions(TrainingOptions):
         source="eight comparisons, each judged twice: held-out accuracy 0.667 after 20 steps of SmolLM2-135M, 0.638 "
         "after 60 of 48 pairs",
     )
-    learning_rate: float = rate_option(2e-4, "measured on SmolLM2-135M, with a fresh score head")
+    learning_rate: float = rate_option(
+        5e-4,
+        "measured on SmolLM2-135M with a fresh score head: held-out accuracy 0.668 after 30 steps of 96 pairs, 0.644 "
+        "with 2e-4; smaller batches want less",
+    )
     margin_per_strength: float = option(
         0.0,
         "How much further apart the scores must be for each step of strength above slight; 0 leaves strength out.",
