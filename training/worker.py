@@ -166,7 +166,8 @@ def _prepare(work: Work, recipe: Recipe, prepare: Callable[[Any, Path], dict[str
 
 def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[Any, Recipe], None]) -> int:
     """Take in what the recipe writes until it ends; stop it when asked to, or when lease or disk run out."""
-    known = checkpoints_in(recipe.run_dir / "checkpoints")
+    known = {step for step, _ in checkpoints_in(recipe.run_dir / "checkpoints")}
+    is_counted = True  # among the attempts that come to nothing, of which there may be only so many
     while True:
         code = recipe.wait(POLL_SECONDS)
         if heartbeat.lost.is_set():
@@ -179,9 +180,9 @@ def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[
             if progress and progress != work.progress:
                 write_held(work, progress=progress)
                 work.progress = progress
-            if known is not None and checkpoints_in(recipe.run_dir / "checkpoints") != known:
-                grant_attempts(work)  # once: only attempts that come to nothing are counted
-                known = None
+            if is_counted and {step for step, _ in checkpoints_in(recipe.run_dir / "checkpoints")} - known:
+                grant_attempts(work)
+                is_counted = False
         except DATABASE_GONE:
             connection.close()
             recipe.offsets = read  # and what it has written is read again, once the database is back

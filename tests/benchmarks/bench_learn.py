@@ -9,7 +9,8 @@ Three parts, each made by the recipes as the platform runs them:
               interval beside a plain TRL script of equal budget, length alone, and the human ceiling. On hh-rlhf equal
               budget is equal steps and pairs, as no completion comes twice. Of rankings the recipe computes each
               completion once where TRL computes every side of every pair, so there it is CPU-seconds of the training
-              loop, which are printed: 30 steps of 96 pairs for TRL's 60 of 24, and still the fewer seconds.
+              loop, which are printed: 30 steps of 96 pairs at 5e-4 for TRL's 60 of 24 at 2e-4, and still the fewer
+              seconds.
     policies  DPO, RLOO and PPO on the rehearsal's data, and RLOO and PPO on a reward that a program can check. Each is
               measured on held-out prompts against its parent, by the hidden utility of the simulated annotators or by
               that checked reward; with KL, length and best-of-4 beside it.

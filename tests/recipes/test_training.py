@@ -155,6 +155,14 @@ def test_a_run_resumed_from_its_last_step_only_evaluates_and_saves(finished, tin
     assert weights_of(resumed) == weights_of(whole)
 
 
+def test_what_is_due_after_the_last_step_is_evaluated_once(finished, tiny_model, tmp_path):
+    method, whole, _ = finished
+    resumed = make_training_run(tmp_path / "resumed", method, tiny_model, options={"eval_steps": 3})
+    shutil.copytree(whole / "checkpoints" / "step-6", resumed / "checkpoints" / "step-6")
+    run_here(resumed)
+    assert steps_evaluated(resumed, FIGURES[method]) == [6]
+
+
 def test_sigterm_saves_a_checkpoint_and_exits_143(tiny_model, tmp_path):
     folder = make_training_run(tmp_path / "run", "dpo", tiny_model, options={"steps": 2000, "save_steps": 1})
     process = start(folder)

@@ -75,7 +75,7 @@ def main(run: RunDir) -> dict[str, Any]:
     with run.clock.phase("loop"):
         while learner.step < options.steps and not learner.stopped:
             step = learner.step
-            if learner.evaluated != step and training_loop.evaluates_after(step, options):
+            if training_loop.evaluation_is_due(step, options, learner.evaluated):
                 try:
                     found = training_loop.evaluate_held_out(run, step, options.steps, evaluate)
                 except Interrupted:
@@ -130,9 +130,9 @@ class Learner:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def evaluated(self) -> int | None:
-        """The step after which held-out prompts were last evaluated."""
-        return next((entry["step"] for entry in reversed(self.history) if "held_out" in entry), None)
+    def evaluated(self) -> list[int]:
+        """The steps after which held-out prompts were evaluated."""
+        return [entry["step"] for entry in self.history if "held_out" in entry]
 
     def __post_init__(self) -> None:
         self.kl_coefficient = self.options.kl_coefficient

@@ -128,13 +128,14 @@ def main(run: RunDir) -> dict[str, Any]:
         "estimates": [],
     }
     if all(kept.values()) and not any(some.problems for some in found.values()):
+        order = order_of(method, options, kept["train"], run.config["seed"])
         for machine in dict.fromkeys((this_machine(run.config["threads"]), GPU)):
-            load = load_of(method, options, kept, judged, run.config["seed"], machine)
+            load = load_of(method, options, kept, judged, order, machine)
             told.setdefault("tokens_per_row", load.step / options["batch_size"])
             told["estimates"].append(estimate(method, options, shape, load, machine, run.config))
         told["notices"] += lacking(told["estimates"][0], run.path)
         if METHODS[method].reads == "pairs":
-            told["notices"] += cut_rankings(options, kept["train"], run.config["seed"])
+            told["notices"] += cut_rankings(kept["train"], order, options["batch_size"])
     run.report_progress(total, total, "done")
     return told
 
@@ -269,10 +270,17 @@ def without_effect(options: dict[str, Any], train: Sequence[Row]) -> list[str]:
     ]
 
 
-def cut_rankings(options: dict[str, Any], train: Sequence[Row], seed: int) -> list[str]:
-    """Whether batch_size leaves rankings cut in two, although another one would not."""
+def order_of(method: str, options: dict[str, Any], train: Sequence[Row], seed: int) -> list[int]:
+    """The order in which training takes the rows, as far as it is looked at."""
     batch, steps = options["batch_size"], min(options["steps"], STEPS_LOOKED_AT)
-    order = order_of_pairs(train, steps, batch, seed)
+    if METHODS[method].reads != "pairs":
+        return prompt_order(len(train), steps * batch, seed)
+    pairs = [Pair([], [], [], row.ranking, row.weight, "", row.comparison) for row in train]
+    return training_order(pairs, steps, batch, seed)
+
+
+def cut_rankings(train: Sequence[Row], order: Sequence[int], batch: int) -> list[str]:
+    """Whether a batch size leaves rankings cut in two, although another one would not."""
     borders = [(train[order[at - 1]], train[order[at]]) for at in range(batch, len(order), batch)]
     cut = sum(before.ranking == after.ranking for before, after in borders)
     if cut <= OFTEN * len(borders):
@@ -282,11 +290,6 @@ def cut_rankings(options: dict[str, Any], train: Sequence[Row], seed: int) -> li
         f"After {cut} of {len(borders)} steps a ranking is cut, so its completions are learnt from twice a pass. Most "
         f"rankings hold {pairs} pairs: a batch_size of {max(pairs, batch - batch % pairs)} would keep them whole."
     ]
-
-
-def order_of_pairs(train: Sequence[Row], steps: int, batch_size: int, seed: int) -> list[int]:
-    pairs = [Pair([], [], [], row.ranking, row.weight, "", row.comparison) for row in train]
-    return training_order(pairs, steps, batch_size, seed)
 
 
 def disagreements(run: RunDir, base: Path) -> list[dict[str, Any]]:
@@ -389,20 +392,15 @@ def load_of(
     options: dict[str, Any],
     kept: dict[str, list[Row]],
     judged: list[int],
-    seed: int,
+    order: Sequence[int],
     machine: Machine,
 ) -> Load:
-    """How much is computed together, and in a step, in the order that training takes the rows.
+    """How much is computed together, and in a step, in the `order` that training takes the rows.
 
     `judged` are the lengths of rows that are written for a reward model to measure (`answered`). On a CPU, what rows
     begin with alike is computed once (beginnings.py).
     """
-    batch, steps = options["batch_size"], min(options["steps"], STEPS_LOOKED_AT)
-    samples = METHODS[method].samples
-    if METHODS[method].reads == "pairs":
-        order = order_of_pairs(kept["train"], steps, batch, seed)
-    else:
-        order = prompt_order(len(kept["train"]), steps * batch, seed)
+    batch, samples = options["batch_size"], METHODS[method].samples
     part = computed_together(method, options)
     groups = []
     for start in range(0, len(order), batch):
@@ -430,7 +428,7 @@ def load_of(
         together=together,
         completions_together=max(sum(new for _, _, new in group) for group in groups),
         row=longest,
-        step=sum(computed) / steps,
+        step=sum(computed) * batch / len(order),
         held_out=len(last) * max(tokens for tokens, _ in last),
         held_out_completions=max(sum(new for _, new in last), written_together),
         rows_held_out=len(held) + len(judged),

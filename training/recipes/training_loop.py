@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +144,10 @@ class RunCallback(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.updates:
             return
-        step, of = state.global_step // self.updates, self.options.steps
-        self.run.report_progress(step, of, "training")
+        self.run.report_progress(state.global_step // self.updates, self.options.steps, "training")
         if self.run.is_interrupted():
             control.should_save = control.should_training_stop = True
-        elif step < of and self._is_due(state):  # the last evaluation comes after the last checkpoint
+        elif self._is_due(state):
             try:
                 self._evaluate(state)
             except Interrupted:
@@ -159,10 +158,8 @@ class RunCallback(TrainerCallback):
         self.run.publish_checkpoint(state.global_step // self.updates, written)
 
     def _is_due(self, state) -> bool:
-        done = {entry["step"] for entry in state.log_history if "held_out" in entry}
-        return state.global_step not in done and evaluates_after(
-            state.global_step // self.updates, self.options
-        )
+        done = [entry["step"] // self.updates for entry in state.log_history if "held_out" in entry]
+        return evaluation_is_due(state.global_step // self.updates, self.options, done)
 
     def _evaluate(self, state) -> None:
         step = state.global_step // self.updates
@@ -171,9 +168,13 @@ class RunCallback(TrainerCallback):
         state.log_history.append({"step": state.global_step, "held_out": found})
 
 
-def evaluates_after(step: int, options: TrainingOptions) -> bool:
-    """Whether held-out rows are evaluated before or between steps, after this one: what comes at the end is apart."""
-    return step == 0 or bool(options.eval_steps and step % options.eval_steps == 0)
+def evaluation_is_due(step: int, options: TrainingOptions, done: Sequence[int]) -> bool:
+    """Whether held-out rows are to be evaluated before the next step, `done` being the steps after which they were.
+
+    The last evaluation comes after the last step's checkpoint, for every run.
+    """
+    between = step == 0 or bool(options.eval_steps and step % options.eval_steps == 0)
+    return between and step < options.steps and step not in done
 
 
 def evaluate_held_out(run: RunDir, step: int, steps: int, evaluate: Evaluate) -> dict[str, Any]:
