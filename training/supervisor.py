@@ -24,8 +24,8 @@ from typing import Any
 from training import resources
 from training.recipes.run_dir import UNFINISHED, checkpoints_in, find_damage
 
-# Given to a recipe to save a checkpoint after SIGTERM, before it is killed.
-GRACE_SECONDS = 60
+# Given to a recipe to end its step and save a checkpoint after SIGTERM, before it is killed.
+STOP_SECONDS = 300.0
 _PR_SET_PDEATHSIG = 1
 # In an attempt's folder: what it had published when the next attempt began.
 TAKEN_OVER = "taken_over"
@@ -47,10 +47,13 @@ def dies_with(supervisor: int) -> Callable[[], None]:
 class Recipe:
     """One running recipe process. `poll` it, `read_lines` of its files, `interrupt` or `kill` it."""
 
-    def __init__(self, method: str, run_dir: Path) -> None:
+    def __init__(self, method: str, run_dir: Path, *, stop_seconds: float = STOP_SECONDS) -> None:
         self.method = method
         self.run_dir = run_dir
+        self.stop_seconds = stop_seconds
         self.offsets: dict[str, int] = {}  # how far each file has been read
+        self.was_overdue = False  # it had not stopped in time after it was asked to, and was killed
+        self._stop_by: float | None = None
         self._killed = False
 
     def start(self) -> None:
@@ -65,6 +68,8 @@ class Recipe:
             "RANKLOOP_LIFELINE_FD": "0",  # what a launcher, too, hands on to the processes that it starts
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            # A launcher would kill its processes sooner than we kill the launcher.
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(self.stop_seconds))),
         }
         # The database and the site's secrets are no business of a recipe.
         for name in ("DATABASE_URL", "SECRET_KEY", "CELERY_BROKER_URL"):
@@ -108,11 +113,15 @@ class Recipe:
         return code
 
     def interrupt(self) -> None:
-        """Ask it to save and stop; kill the group when it has not after GRACE_SECONDS."""
-        if self.poll() is None:
+        """Ask it to save and stop. Asked again when `stop_seconds` have passed, it is killed with its whole group."""
+        if self.poll() is not None:
+            return
+        if self._stop_by is None:
+            self._stop_by = time.monotonic() + self.stop_seconds
             self._process.send_signal(signal.SIGTERM)
-            if self.wait(GRACE_SECONDS) is None:
-                self.kill()
+        elif time.monotonic() > self._stop_by:
+            self.was_overdue = True
+            self.kill()
 
     def kill(self) -> None:
         """End the whole process group at once. Nothing happens when it is over."""

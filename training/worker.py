@@ -123,7 +123,7 @@ def _work_on(
     end: Callable[[Any, Recipe, dict[str, Any]], None],
 ) -> None:
     """One attempt from claim to end. A lost lease stops it silently: another attempt has the work."""
-    recipe = Recipe(method, attempt_folder(work))
+    recipe = Recipe(method, attempt_folder(work), stop_seconds=settings.STOP_SECONDS)
     try:
         with Heartbeat(work) as heartbeat:
             _prepare(work, recipe, prepare)
@@ -166,8 +166,9 @@ def _prepare(work: Work, recipe: Recipe, prepare: Callable[[Any, Path], dict[str
 
 def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[Any, Recipe], None]) -> int:
     """Take in what the recipe writes until it ends; stop it when asked to, or when lease or disk run out."""
-    known = {step for step, _ in checkpoints_in(recipe.run_dir / "checkpoints")}
+    before = _saved(recipe.run_dir)
     is_counted = True  # among the attempts that come to nothing, of which there may be only so many
+    is_short = False  # of disk
     while True:
         code = recipe.wait(POLL_SECONDS)
         if heartbeat.lost.is_set():
@@ -180,7 +181,7 @@ def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[
             if progress and progress != work.progress:
                 write_held(work, progress=progress)
                 work.progress = progress
-            if is_counted and {step for step, _ in checkpoints_in(recipe.run_dir / "checkpoints")} - known:
+            if is_counted and _saved(recipe.run_dir) > before:
                 grant_attempts(work)
                 is_counted = False
         except DATABASE_GONE:
@@ -189,13 +190,19 @@ def _watch(work: Work, recipe: Recipe, heartbeat: Heartbeat, take_in: Callable[[
             time.sleep(POLL_SECONDS)
             continue
         if code is not None:
-            return code
-        if resources.is_short_of_disk(recipe.run_dir):
-            recipe.interrupt()
-            if recipe.poll() != 0:
+            if is_short and code != 0:
                 raise resources.NoRoom(resources.disk_ran_short(recipe.run_dir))
-        if heartbeat.cancelled.is_set() or shutting_down.is_set():
+            return code
+        is_short = is_short or resources.is_short_of_disk(recipe.run_dir)
+        if is_short or heartbeat.cancelled.is_set() or shutting_down.is_set():
             recipe.interrupt()
+
+
+def _saved(run_dir: Path) -> tuple[int, int]:
+    """How far an attempt has got for the next one to go on from: step of its last checkpoint, bytes of completions."""
+    steps = [step for step, _ in checkpoints_in(run_dir / "checkpoints")]
+    completions = run_dir / "completions.jsonl"
+    return max(steps, default=0), completions.stat().st_size if completions.is_file() else 0
 
 
 def _finish(
@@ -206,13 +213,19 @@ def _finish(
     end: Callable[[Any, Recipe, dict[str, Any]], None],
 ) -> None:
     result = recipe.result()
+    unsaved = (
+        f"It had not stopped {recipe.stop_seconds:g} seconds after it was asked to, and was ended: what it did since "
+        "its last checkpoint is lost."
+        if recipe.was_overdue
+        else ""
+    )
     if code == 0 and result.get("ok"):
         end(work, recipe, result)
     elif heartbeat.cancelled.is_set():
-        end_work(work, WorkStatus.CANCELLED, result=result)
+        end_work(work, WorkStatus.CANCELLED, result=result, error=unsaved)
     elif shutting_down.is_set():
         # Nobody's fault, so it costs no attempt.
-        give_back(work, attempt_limit=work.attempt_limit + 1)
+        give_back(work, attempt_limit=work.attempt_limit + 1, error=unsaved)
     elif result.get("kind") == "recipe":
         # The researcher's mistake: another attempt would make it again.
         _fail(work, result["error"])

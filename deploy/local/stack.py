@@ -9,8 +9,8 @@ One thread starts every child, watches them and starts again what crashed: the k
 thread that started it, so this thread lives exactly as long as the stack. However this process ends, its
 children do too:
 
-    Ctrl-C, SIGTERM   in order: web, beat, workers (they may finish what is short), PostgreSQL last kill -9
-    by the kernel: PostgreSQL shuts down, granian ends its workers, the rest is killed. A killed
+    Ctrl-C, SIGTERM   in order: web, beat, workers (runs save a checkpoint first), PostgreSQL last
+    kill -9           by the kernel: PostgreSQL shuts down, granian ends its workers, the rest is killed. A killed
                       worker does no harm (its leases run out), and a recipe's lifeline closes with its worker
 """
 
@@ -39,7 +39,7 @@ CONCURRENCY = {"short": 4, "generation": 1, "training": 1}
 CRASHES, WITHIN_SECONDS = 5, 60.0
 BACKOFF_SECONDS = 0.5  # before the first new start; twice as long before each further one
 WEB_GRACE_SECONDS = 8.0
-WORKER_GRACE_SECONDS = 10.0  # for short tasks; what lasts longer resumes from its last checkpoint
+WORKER_GRACE_SECONDS = 60.0  # to end a step and save; what takes longer goes on from its last checkpoint
 SITE_SECONDS = 120.0  # how long the site may take to answer for the first time
 LOG_LIMIT = 10_000_000  # bytes; a longer log is set aside at the next start
 

@@ -266,6 +266,8 @@ GENERATION_WORKERS = env.int("RANKLOOP_GENERATION_WORKERS", default=1)
 # A worker that stops renewing its lease for this long has lost its work.
 WORK_LEASE_SECONDS = env.int("RANKLOOP_WORK_LEASE_SECONDS", default=30)
 MAX_ATTEMPTS = env.int("RANKLOOP_MAX_ATTEMPTS", default=3)
+# What is asked to stop ends its step and saves a checkpoint first; after this long it is killed.
+STOP_SECONDS = env.float("RANKLOOP_STOP_SECONDS", default=300)
 # Bytes that stay free on the disk of the runs, so that one that fills it can still save a checkpoint.
 DISK_RESERVE = env.int("RANKLOOP_DISK_RESERVE_MB", default=500) * 1_000_000
 TRAINING_THREADS = env.int("RANKLOOP_TRAINING_THREADS", default=0)

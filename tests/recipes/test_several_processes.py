@@ -126,6 +126,7 @@ def test_stopped_and_resumed_it_has_the_weights_of_a_straight_run(by_two, method
         assert recipe.poll() is None, (stopped / "log.txt").read_text()
         time.sleep(0.005)
     recipe.interrupt()  # both save the same step, wherever each was when it heard of it
+    assert recipe.wait(120) is not None
     recipe.close()
     assert recipe.result()["kind"] == "interrupted", (stopped / "log.txt").read_text()
 

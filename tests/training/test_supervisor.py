@@ -32,10 +32,10 @@ def recipe(run_dir, tmp_path, monkeypatch):
     started: list[Recipe] = []
     real = sys.executable
 
-    def start(code: str) -> Recipe:
+    def start(code: str, **given) -> Recipe:
         monkeypatch.setattr(sys, "executable", real)
         monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "python", code)))
-        made = Recipe("dpo", run_dir)
+        made = Recipe("dpo", run_dir, **given)
         made.start()
         started.append(made)
         return made
@@ -75,24 +75,33 @@ def test_asked_to_stop_it_may_save_first(recipe, run_dir):
     )
     wait_until((run_dir / "ready").exists, "the recipe")
     running.interrupt()
-    assert running.poll() == 143
-    assert (run_dir / "saved").exists()
+    running.interrupt()
+    assert running.wait(30) == 143
+    assert (run_dir / "saved").exists() and not running.was_overdue
 
 
-def test_one_that_does_not_stop_is_killed_with_its_whole_group(recipe, run_dir, monkeypatch):
-    monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.1)
+def test_one_that_does_not_stop_is_killed_with_its_whole_group(recipe, run_dir):
     running = recipe(
         """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen([{python!r}, "-c", "import time; time.sleep(600)"])
         write("ready", str(child.pid))
         time.sleep(600)
-        """.replace("{python!r}", repr(sys.executable))
+        """.replace("{python!r}", repr(sys.executable)),
+        stop_seconds=0.2,
     )
     wait_until(lambda: bool((run_dir / "ready").exists() and (run_dir / "ready").read_text()), "the recipe")
     running.interrupt()
-    assert running.poll() == -signal.SIGKILL
+    assert running.wait(0.3) is None
+    running.interrupt()
+    assert (running.poll(), running.was_overdue) == (-signal.SIGKILL, True)
     wait_until(lambda: not is_alive(int((run_dir / "ready").read_text())), "the end of its child")
+
+
+def test_a_launcher_gives_its_processes_as_long_as_we_give_it(recipe, run_dir):
+    running = recipe("write('given', os.environ['TORCH_ELASTIC_SHUTDOWN_TIMEOUT'])", stop_seconds=77)
+    assert running.wait(30) == 0
+    assert (run_dir / "given").read_text() == "77"
 
 
 def test_closing_kills_what_still_runs_and_lets_go_of_the_pipe(recipe, run_dir):

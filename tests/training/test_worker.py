@@ -202,6 +202,28 @@ def test_only_attempts_that_come_to_nothing_are_counted(run, recipe, settings):
     assert (work(run).status, run.attempt) == (WorkStatus.FAILED, 3 + settings.MAX_ATTEMPTS)
 
 
+def test_completions_that_were_saved_are_progress_too(round, recipe, settings):
+    recipe("""
+        with (run_dir / "completions.jsonl").open("a+") as file:
+            file.seek(0)
+            made = file.read().count("\\n")
+            if made < 3:
+                file.write(json.dumps({
+                    "prompt": config["prompts"][made]["id"], "contestant": config["contestants"][0]["id"], "sample": 0,
+                    "tokens": 2, "text": "Yes.", "finished": True, "batch": made, "seed": 1,
+                }) + "\\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    job = GenerationJob.objects.get()
+    ended = []
+    for _ in range(3 + settings.MAX_ATTEMPTS):
+        worker.run_generation(job.pk)
+        job.refresh_from_db()
+        ended.append(job.status)
+    assert ended == [WorkStatus.QUEUED] * (2 + settings.MAX_ATTEMPTS) + [WorkStatus.FAILED]
+    assert Completion.objects.count() == 3
+
+
 def test_the_next_attempt_goes_on_from_what_the_last_one_published(run, recipe):
     recipe(
         """
@@ -480,7 +502,18 @@ def working(run, recipe, settings):
     """A run that a worker, in a thread, is busy with: its recipe waits."""
     settings.WORK_LEASE_SECONDS = 0.6  # a heartbeat every 0.2 seconds
     recipe(WAIT)
+    yield from at_work(run)
 
+
+@pytest.fixture
+def deaf(run, recipe, settings):
+    """The same with a recipe that does not stop when it is asked to, which it may not do for long."""
+    settings.WORK_LEASE_SECONDS, settings.STOP_SECONDS = 0.6, 0.1
+    recipe("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT.split("\n", 2)[2])
+    yield from at_work(run)
+
+
+def at_work(run):
     def be_busy() -> None:
         try:
             worker.run_training(run.pk)
@@ -510,6 +543,14 @@ def test_a_cancelled_run_saves_and_stops(working):
     working.refresh_from_db()
     assert working.status == WorkStatus.CANCELLED
     assert working.result["kind"] == "interrupted"
+
+
+def test_a_cancelled_run_that_does_not_stop_in_time_is_ended_and_says_so(deaf):
+    request_cancel(deaf)
+    wait_for_the_worker(deaf)
+    deaf.refresh_from_db()
+    assert deaf.status == WorkStatus.CANCELLED
+    assert "had not stopped 0.1 seconds after it was asked to" in deaf.error
 
 
 def test_a_worker_that_shuts_down_gives_the_run_back_without_costing_an_attempt(working):
