@@ -156,6 +156,8 @@ def beside(metrics: Mapping[str, Any]) -> list[Figure]:
         value, interval = metrics.get(name), None
         if name == "loss" and rate is None:
             interval = metrics.get("interval")  # of a run that is judged by its loss
+        if name == "best_of_4_win_rate":
+            interval = metrics.get("best_of_4_interval")
         if isinstance(value, Mapping):
             interval = (
                 None if path == "human_ceiling.accuracy" else value.get("interval")

@@ -20,10 +20,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Measured:
-    """A share measured on held-out prompts, with its 95 % interval when it has one."""
+    """What was measured on held-out prompts, with its 95 % interval when it has one."""
 
     what: str
     value: float
+    is_share: bool = True
     low: float | None = None
     high: float | None = None
     number: int | None = None
@@ -105,7 +106,7 @@ def _body(facts: CardFacts) -> Iterator[str]:
         yield "On held-out prompts, never trained on. Intervals hold 95 % and are resampled by prompt."
         yield ""
         yield from _table(
-            ("Measured", "Result"), ((_text(each.what), _share(each)) for each in facts.measured)
+            ("Measured", "Result"), ((_text(each.what), _result(each)) for each in facts.measured)
         )
     else:
         yield from ("Nothing was measured.", "")
@@ -151,10 +152,11 @@ def _table(head: tuple[str, str], rows: Any) -> Iterator[str]:
     yield ""
 
 
-def _share(measured: Measured) -> str:
-    text = f"{measured.value:.1%}"
+def _result(measured: Measured) -> str:
+    form = ".1%" if measured.is_share else ".4g"
+    text = f"{measured.value:{form}}"
     if measured.low is not None and measured.high is not None:
-        text += f" [{measured.low:.1%}, {measured.high:.1%}]"
+        text += f" [{measured.low:{form}}, {measured.high:{form}}]"
     return text + (f" of {measured.number:,}" if measured.number else "")
 
 

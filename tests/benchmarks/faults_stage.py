@@ -31,7 +31,7 @@ OPTIONS = {
     "value_warmup_steps": 1,
     "max_new_tokens": 6,
     "reward": "required_words",
-    "required_words": ",".join("abcdefghijklmnopqrstuvwxyz"),
+    "required_words": ",".join("!?.;:+-*/=<>()[]{}#$%&@^_|~"),  # such as random bytes hold
 }
 # PPO learns from a reward model, the others that sample from a check: both ways are trodden.
 OF_METHOD = {"ppo": {"reward": "reward_model"}}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.recipes.runs import make_training_run, run_here, some_outcomes, write_pairs
+from tests.recipes.runs import make_training_run, metrics_of, run_here, some_outcomes, write_pairs
 from training.recipes.answers import Answer
 from training.recipes.cutting import Row
 from training.recipes.kto import in_order
@@ -35,6 +35,25 @@ def test_an_empty_completion_is_left_out_and_counted(tiny_model, tmp_path):
     assert (metrics["dropped"], metrics["train_good"], metrics["train_bad"]) == (1, 15, 16)
 
 
+def test_the_zero_point_is_that_of_the_step_however_few_are_computed_together(tiny_model, tmp_path):
+    """Weights with which the policy moves towards every completion, so that the zero point does not stay at 0."""
+    own = {
+        "desirable_weight": 3.0,
+        "undesirable_weight": 0.3,
+        "beta": 0.5,
+        "learning_rate": 0.01,
+        "batch_size": 8,
+    }
+    found = []
+    for together in (8, 2):
+        options = {"steps": 3, "micro_batch_size": together, **own}
+        folder = make_training_run(tmp_path / str(together), "kto", tiny_model, options=options)
+        run_here(folder)
+        found.append([line["value"] for line in metrics_of(folder) if line["name"] in ("loss", "kl")])
+    assert found[0][-1] > 1
+    assert found[1] == pytest.approx(found[0], abs=2e-3)
+
+
 def test_each_row_carries_its_completion_and_one_that_answers_another_prompt():
     prompts = "aabb"
     outcomes = [
@@ -42,7 +61,7 @@ def test_each_row_carries_its_completion_and_one_that_answers_another_prompt():
         for i, p in enumerate(prompts)
     ]
     rows = [Row(2, (0, i, 10 + i, 20 + i)) for i in range(4)]
-    fed = in_order(outcomes, rows, [3, 1, 0, 2], together=4)
+    fed = in_order(outcomes, rows, [3, 1, 0, 2], batch_size=4)
     assert [row["prompt_ids"] for row in fed] == [(0, 3), (0, 1), (0, 0), (0, 2)]
     assert [row["completion_ids"][0] for row in fed] == [13, 11, 10, 12]
     assert [row["label"] for row in fed] == [False, False, True, True]

@@ -103,6 +103,14 @@ def test_rankings_with_ties_are_whole_in_their_batches_too(batch_size):
     assert max(seen.values()) - min(seen[i] for i in range(len(pairs))) <= 2
 
 
+def test_a_ranking_that_fits_into_no_whole_batch_waits_but_comes_all_the_same():
+    pairs = [pair(f"r{n // 6}") for n in range(300)] + [pair("odd")]
+    order = training_order(pairs, 30, 96, seed=1)  # 96 is sixteen rankings of six
+    odd = Counter(at // 96 for at, place in enumerate(order) if pairs[place].ranking == "odd")
+    assert sum(odd.values()) >= 8 and max(odd.values()) <= 4  # of nine or ten passes
+    assert cut(pairs, order, 96) <= 3
+
+
 def test_a_ranking_is_cut_only_where_the_sizes_leave_no_other_way():
     pairs = [pair(f"r{i // 6}") for i in range(60)]
     order = training_order(pairs, 30, 16, seed=2)

@@ -353,6 +353,12 @@ def test_a_line_that_is_no_row_is_named(tiny_model, tmp_path, row):
         ("rloo", {"batch_size": 10, "group_size": 4, "reward": "length"}, "Set batch_size to 8"),
         ("grpo", {"batch_size": 4, "group_size": 8, "reward": "length"}, "Set batch_size to 8"),
         ("ppo", {"reward": "required_words"}, "required_words names no word"),
+        (
+            "ppo",
+            {"kl_coefficient": 0.0},
+            "kl_coefficient is 0.*Set kl_coefficient above 0, or kl_target to 0",
+        ),
+        ("ppo", {"batch_size": 1024}, "kl_horizon is 1000, fewer than the 1024.*Set kl_horizon to 10240"),
         ("ppo", {"reward": "valid_json", "json_schema": "{"}, "json_schema is not JSON"),
         ("ppo", {"reward": "length", "max_new_tokens": 64, "max_length": 64}, "Raise max_length"),
         ("ppo", {"reward": "length", "steps": 2, "warmup_steps": 0}, "it would not learn at all"),
@@ -423,7 +429,7 @@ def test_three_different_rows_are_shown_where_there_are_three(tiny_model, tmp_pa
             {"processes": 5},
             "batch_size is 24, which 5 processes can't divide into equal shares. Set it to 20",
         ),
-        ("kto", {"processes": 24}, "KTO needs others beside each"),
+        ("kto", {"processes": 24}, "KTO computes no fewer than 2"),
         ("rloo", {"processes": 2, "is_sharded": True}, "each card needs the whole model"),
     ],
 )

@@ -19,6 +19,7 @@ def test_json_counts_whole_when_it_satisfies_the_schema_and_half_when_it_is_any(
     assert reward("[1, 2]") == 0.5
     assert reward("7") == reward('Sure! {"name": "Ada"}') == reward("") == reward("[" * 100_000) == 0.0
     assert check(reward="valid_json")("[1]") == 1.0
+    assert check(reward="valid_json")('{"a": NaN}') == check(reward="valid_json")("[-Infinity]") == 0.0
 
 
 def test_a_schema_may_lead_back_to_itself_where_the_json_ends_it():
@@ -50,6 +51,9 @@ def test_required_words_count_by_their_share_whatever_their_case():
     assert reward("TEA with milk") == 1.0
     assert reward("tea") == 0.5
     assert reward("water") == 0.0
+    assert reward("a steam engine for milk") == 0.5  # a word within another does not count
+    assert check(reward="required_words", required_words="art, c++, !")("Fine art in C++!") == 1.0
+    assert check(reward="required_words", required_words="猫, ชา")("我的猫睡了 ดื่มชาร้อน") == 1.0
     with pytest.raises(RecipeError, match="required_words names no word"):
         check(reward="required_words", required_words=" , ")
 

@@ -40,7 +40,7 @@ OPTIONS = {
     "warmup_steps": 0,
     "save_steps": 1,
     "reward": "required_words",
-    "required_words": ",".join("abcdefghijklmnopqrstuvwxyz"),
+    "required_words": ",".join("!?.;:+-*/=<>()[]{}#$%&@^_|~"),  # such as random bytes hold
     "max_length": 256,
 }
 LEARNT = {"reward": "reward_model", "required_words": ""}
@@ -152,7 +152,9 @@ def test_it_measures_itself_on_held_out_prompts_beside_its_parent_and_best_of_4(
         metrics["at_start"]["win_rate"] == 0.5
     )  # the same seed gives parent and policy the same completions
     assert abs(metrics["kl"]) > 0.001
-    assert metrics["best_of_4_reward"] >= metrics["parent_reward"]
+    assert (
+        metrics["best_of_4_interval"][0] <= metrics["best_of_4_win_rate"] <= metrics["best_of_4_interval"][1]
+    )
     assert metrics["interval"][0] <= metrics["win_rate"] <= metrics["interval"][1]
     seen = {(line["name"], line["step"]) for line in metrics_of(folder)}
     for name in (

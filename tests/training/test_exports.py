@@ -18,6 +18,7 @@ from training import store
 from training.exporting import prepare_export, tar_of
 from training.model_card import CardFacts, Data, Measured, model_card
 from training.models import Checkpoint, PreferenceDataset, RunInput, TrainingRun, WorkStatus
+from training.selectors.cards import card_of
 from training.selectors.weights import weights_of
 from training.services.checkpoints import check_model_folder, register_base
 
@@ -290,6 +291,13 @@ def test_the_card_says_what_it_is_and_what_is_not_known():
     whole = model_card(facts(is_adapter=False, rank=None))
     assert "whole weights that began as smollm2" in whole and "LoRA rank" not in whole
     assert "text-classification" in model_card(facts(kind="reward"))
+
+
+def test_the_card_tells_what_is_no_share_too(policy):
+    """A run of SFT is judged by its loss alone."""
+    policy.metrics = {"loss": 1.5, "interval": [1.25, 1.75], "perplexity": 4.4817}
+    card = model_card(card_of(policy))
+    assert "| Held-out loss | 1.5 [1.25, 1.75] |" in card and "| Held-out perplexity | 4.482 |" in card
 
 
 def test_nothing_that_a_person_named_becomes_markup_of_the_card():

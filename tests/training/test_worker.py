@@ -314,7 +314,7 @@ def test_a_micro_batch_of_one_cannot_be_halved(run, recipe):
         ("rloo", {"batch_size": 14, "micro_batch_size": 6, "group_size": 2, "reward": "length"}, 1),
         ("ppo", {"batch_size": 14, "micro_batch_size": 6, "reward": "length"}, 3),  # in sixes and a rest
         ("kto", {"batch_size": 24, "micro_batch_size": 12}, 6),
-        ("kto", {"batch_size": 4, "micro_batch_size": 2}, None),  # it needs another beside each
+        ("kto", {"batch_size": 4, "micro_batch_size": 2}, None),  # TRL computes no fewer
         ("kto", {"batch_size": 5, "micro_batch_size": 5}, None),  # five can't be parted
     ],
 )

@@ -96,8 +96,8 @@ def put_to_other_prompts(answers: Sequence[Answer], together: int) -> list[int]:
     """For each place, the place whose completion is put to its prompt, to see how far the policy has moved on text
     that does not belong there.
 
-    As in TRL the completions of each `together` places are turned round by one; by more where that puts fewer of
-    them to a prompt of their own.
+    As in TRL the completions of each `together` places, here those of a step, are turned round by one; by more where
+    that puts fewer of them to a prompt of their own.
     """
     prompts = [json.dumps(answer.prompt) for answer in answers]
     partners: list[int] = []

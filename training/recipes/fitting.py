@@ -35,6 +35,8 @@ def refuse_unfit(options: Any) -> None:
                 f"max_new_tokens is {options.max_new_tokens} and leaves a prompt no room within max_length = "
                 f"{options.max_length}. Raise max_length, or lower max_new_tokens."
             )
+    if isinstance(options, PpoOptions):
+        _refuse_a_controller_that_fails(options)
     if getattr(options, "value_warmup_steps", 0) >= options.steps:
         raise RecipeError(
             f"value_warmup_steps is {options.value_warmup_steps}, and the policy learns only after it, so in "
@@ -44,6 +46,20 @@ def refuse_unfit(options: Any) -> None:
         raise RecipeError(
             f"warmup_steps is {options.warmup_steps}, more than the {options.steps} steps there are, so the learning "
             f"rate would never reach its peak. Set warmup_steps to {options.steps // 10}, for example."
+        )
+
+
+def _refuse_a_controller_that_fails(options: PpoOptions) -> None:
+    """Raise RecipeError when the coefficient on the KL could never rise, or would change its sign in one step."""
+    if options.kl_target and not options.kl_coefficient:
+        raise RecipeError(
+            f"kl_coefficient is 0, and what steers it towards kl_target = {options.kl_target:g} multiplies it, so it "
+            "would stay 0. Set kl_coefficient above 0, or kl_target to 0, too."
+        )
+    if options.kl_target and options.kl_horizon < options.batch_size:
+        raise RecipeError(
+            f"kl_horizon is {options.kl_horizon}, fewer than the {options.batch_size} completions of one step, so the "
+            f"KL coefficient would swing from step to step. Set kl_horizon to {10 * options.batch_size}, for example."
         )
 
 
@@ -63,11 +79,11 @@ def refuse_unshared(options: Any, *, processes: int, is_sharded: bool, samples: 
 
 
 def refuse_alone(options: KtoOptions, together: int, processes: int) -> None:
-    """Raise RecipeError when a completion would have no other beside it, to be put to its prompt."""
+    """Raise RecipeError when each process would compute one completion at a time, which TRL's trainer refuses."""
     if together < 2:
         raise RecipeError(
             f"Of a batch_size of {options.batch_size}, each of {processes} processes would compute one completion at a "
-            "time, and KTO needs others beside each. Raise batch_size."
+            "time, and TRL's KTO computes no fewer than 2. Raise batch_size."
         )
 
 

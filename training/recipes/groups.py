@@ -123,6 +123,7 @@ def open_trainer(
     """Give a fresh trainer its reward, and forwards that cost less for equal results. Its model as a SharedBase."""
     options = rewards.options
     shared = TrainersBase(trainer, config.get("parent"))
+    shared.temperature = options.temperature
     rewards.open(rollouts.open_reward(config, options, shared, Path(config["base"])), shared)
     shared.back_to_training()
     base_model = shared.model.get_base_model()

@@ -20,7 +20,7 @@ from training.recipes.rendering import prompt_ids
 from training.recipes.run_dir import RecipeError, RunDir
 from training.recipes.trainers_base import TrainersBase
 
-MOST_PROMPTS = 128  # that are answered: each costs five completions, four of them by the parent
+MOST_PROMPTS = 128  # that are answered: each costs six completions, five of them by the parent
 Measure = Callable[[], dict[str, Any]]
 
 

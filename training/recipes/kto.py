@@ -5,20 +5,23 @@ arXiv 2402.01306).
 
 TRL's KTOTrainer on a LoRA adapter; the reference model is the same model without the adapter, or with a frozen copy
 of the parent adapter. A completion gains or loses against a zero point: how far the policy has moved, on average, on
-completions put to prompts they do not belong to. It is estimated anew from each part of a step, so a smaller
-micro_batch_size makes it noisier, and the result is not quite the same. Departures from the paper: LoRA instead of
-all weights, AdamW instead of RMSprop and a higher learning rate to go with it; completions of one prompt may share a
-part, and are then kept from being put to their own prompt.
+completions put to prompts they do not belong to. It is estimated from all completions of a step, however few of them
+are computed together and by however many processes; TRL's is that of what is computed together, of which a small
+micro_batch_size makes noise. Departures from the paper: LoRA instead of all weights, AdamW instead of RMSprop and a
+higher learning rate to go with it; completions of one prompt may share a step, and are then kept from being put to
+their own prompt.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from peft import TaskType
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import KTOConfig, KTOTrainer
+from trl.trainer.utils import use_adapter
 
 from training.recipes import held_out, loading, processes, training_loop
 from training.recipes.answers import (
@@ -68,7 +71,7 @@ def main(run: RunDir) -> dict[str, Any]:
             undesirable_weight=options.undesirable_weight,
             max_length=options.max_length,
         ),
-        train_dataset=Dataset.from_list(in_order(train, train_rows, order, together)),
+        train_dataset=Dataset.from_list(in_order(train, train_rows, order, options.batch_size)),
         processing_class=tokenizer,
         peft_config=lora,
     )
@@ -102,10 +105,35 @@ def main(run: RunDir) -> dict[str, Any]:
 
 
 class TrainerOnTokens(KTOTrainer):
-    """TRL's trainer on rows that are tokens already, each with its completion from another prompt."""
+    """TRL's trainer on rows that are tokens already, each with its completion from another prompt.
+
+    Its zero point is that of the whole step: TRL's would be that of each part, averaged over the processes.
+    """
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset
+
+    def get_batch_samples(self, *args: Any) -> tuple[list[dict[str, Any]], Any]:
+        """The parts of the next step; nothing is learnt between them, so all of them have one zero point."""
+        parts, counted = super().get_batch_samples(*args)
+        base = self.accelerator.unwrap_model(self.model)
+        with self.compute_loss_context_manager():
+            policy = [self._log_probs_elsewhere(part) for part in parts]
+            with use_adapter(base, "ref" if "ref" in base.peft_config else None):
+                reference = [self._log_probs_elsewhere(part) for part in parts]
+        self.zero_point = (torch.cat(policy) - torch.cat(reference)).mean()
+        return parts, counted
+
+    def _log_probs_elsewhere(self, part: dict[str, Any]) -> torch.Tensor:
+        """(rows,) log-probabilities of the completions at the prompts they do not belong to."""
+        return super()._compute_kl_logps(self.model, self._prepare_inputs(part))
+
+    def _compute_kl_logps(self, *args: Any) -> torch.Tensor:
+        """What TRL subtracts from each other: the zero point of the policy, and 0 of its reference.
+
+        It asks the reference with gradients off.
+        """
+        return self.zero_point if torch.is_grad_enabled() else torch.zeros_like(self.zero_point)
 
 
 def read(
@@ -119,10 +147,10 @@ def read(
 
 
 def in_order(
-    outcomes: Sequence[Answer], rows: Sequence[Row], order: Sequence[int], together: int
+    outcomes: Sequence[Answer], rows: Sequence[Row], order: Sequence[int], batch_size: int
 ) -> list[dict[str, Any]]:
-    """Rows as KTOTrainer reads them, in the order they are learnt from; `together` of them are computed at once."""
-    partners = put_to_other_prompts([outcomes[place] for place in order], together)
+    """Rows as KTOTrainer reads them, in the order they are learnt from, `batch_size` in a step."""
+    partners = put_to_other_prompts([outcomes[place] for place in order], batch_size)
     return [
         {
             "prompt_ids": rows[place].ids[: rows[place].prompt],

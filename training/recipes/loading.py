@@ -1,5 +1,6 @@
 """Open models, tokenizers and adapters from local folders: safetensors only, no pickle, no code out of a folder."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,10 @@ def load_policy(
     attention: str = "sdpa",
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
-    """The causal language model in `base`, on the device and by default in the dtype this machine computes with."""
+    """The causal language model in `base`, by default in the dtype this machine computes with, on its card.
+
+    What a trainer is to spread over several cards stays beside them.
+    """
     config = check_folder(base, "config.json")
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype=dtype or compute_dtype(), use_safetensors=True, **FROM_FOLDER
@@ -136,7 +140,7 @@ def load_policy(
     # After a prompt, `generate` asks for the logits of its last token: a slice with gaps, for which torch on a CPU
     # would copy the whole language head for each row. That took as long as 24 tokens, and a gigabyte at 16 rows.
     model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-    return model.cuda() if has_gpu() else model
+    return model if _is_to_be_sharded() else placed(model)
 
 
 def load_reward_base(
@@ -160,7 +164,17 @@ def load_reward_base(
     )
     _agree_on_tokens(model, tokenizer, config)
     model.score = Float32Head(model.score)
+    return model if _is_to_be_sharded() else placed(model)
+
+
+def placed(model: PreTrainedModel) -> PreTrainedModel:
+    """The model on this process's card, where there is one."""
     return model.cuda() if has_gpu() else model
+
+
+def _is_to_be_sharded() -> bool:
+    """Whether the trainer will spread the model over the cards (FSDP): whole, it may fit none of them."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 class Float32Head(torch.nn.Linear):
@@ -175,7 +189,9 @@ class Float32Head(torch.nn.Linear):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            return super().forward(hidden.float())  # (batch, seq, hidden) -> (batch, seq, 1)
+            bias = None if self.bias is None else self.bias.float()
+            # Spread over several cards, the weights come together in bfloat16. (batch, seq, hidden) -> (batch, seq, 1)
+            return torch.nn.functional.linear(hidden.float(), self.weight.float(), bias)
 
 
 def lora_config(rank: int, alpha: int, task: TaskType) -> LoraConfig:

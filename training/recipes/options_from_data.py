@@ -131,11 +131,10 @@ class KtoOptions(PolicyOptions):
     )
     micro_batch_size: int = option(
         12,
-        "Completions computed together, at least 2: put to each other's prompts they give the loss its zero point. "
-        "Fewer make that noisier, so the result is not quite the same.",
+        "Completions of a step that are computed together. Lower it when memory runs out; the result stays the same.",
         low=2,
         high=4096,
-        source="Ethayarajh et al. 2024, section 4",
+        source="TRL's trainer takes no fewer than 2",
     )
     beta: float = beta_option(0.1, "Ethayarajh et al. 2024, section 4; TRL")
     desirable_weight: float = option(
@@ -149,6 +148,6 @@ class KtoOptions(PolicyOptions):
         if self.batch_size // self.parts < 2:
             raise RecipeError(
                 f"A batch_size of {self.batch_size} can't be computed in equal parts of 2 or more within a "
-                f"micro_batch_size of {self.micro_batch_size}, and KTO needs other completions beside each. Set "
+                f"micro_batch_size of {self.micro_batch_size}, and TRL's KTO computes no fewer. Set "
                 "batch_size to a multiple of micro_batch_size."
             )

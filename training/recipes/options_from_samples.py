@@ -40,7 +40,7 @@ class RolloutOptions(TrainingOptions):
     )
     temperature: float = option(
         1.0,
-        "Sampling temperature. Only at 1 the KL is that of the policy itself.",
+        "Sampling temperature. Probabilities and KL are those of the policy at this temperature.",
         low=0.1,
         high=5.0,
         source="Huang et al. 2024, The N+ Implementation Details of RLHF with PPO",

@@ -21,6 +21,7 @@ from training.recipes.run_dir import RecipeError
 
 STRENGTHS = (1, 2, 3)  # slight, clear, strong
 LOOK_AHEAD = 4  # batches among whose rankings those of the next one are found
+LONGEST_WAIT = 5  # batches after which the ranking whose turn it is comes, though another is cut for it
 T = TypeVar("T")
 
 
@@ -153,22 +154,27 @@ def training_order(pairs: Sequence[Pair], steps: int, batch_size: int, seed: int
                     yield rng.sample(members, len(members))
 
     order: list[int] = []
-    coming, near = passes(), []
+    coming, near, waited = passes(), [], 0
     for _ in range(steps):
         missing = LOOK_AHEAD * batch_size - sum(map(len, near))
         while missing > 0:
             near.append(next(coming))
             missing -= len(near[-1])
-        batch, near = take_batch(near, batch_size)
+        first = near[0]
+        batch, near = take_batch(near, batch_size, in_turn=waited == LONGEST_WAIT)
+        # The ranking whose turn it is may fit into no whole batch, or seldom.
+        waited = waited + 1 if near and near[0] == first else 0
         order += batch
     return order
 
 
-def take_batch(near: Sequence[list[int]], batch_size: int) -> tuple[list[int], list[list[int]]]:
+def take_batch(
+    near: Sequence[list[int]], batch_size: int, *, in_turn: bool = False
+) -> tuple[list[int], list[list[int]]]:
     """The next `batch_size` pairs, out of the rankings whose turn is near, and those rankings that are left.
 
-    Whole rankings: the earliest that fill the batch exactly. Where none do, for their sizes may not allow it, a ranking
-    is cut at the border.
+    Whole rankings: the earliest that fill the batch exactly. Where none do, for their sizes may not allow it, or they
+    are to come strictly `in_turn`, a ranking is cut at the border.
     """
     totals = list(accumulate(map(len, near)))
     if batch_size in totals:  # the first in turn fill it
@@ -178,7 +184,7 @@ def take_batch(near: Sequence[list[int]], batch_size: int) -> tuple[list[int], l
     sums = [1]
     for ranking in reversed(near):
         sums.append(sums[-1] | sums[-1] << len(ranking))
-    exact = sums[-1] >> batch_size & 1
+    exact = not in_turn and sums[-1] >> batch_size & 1
     batch: list[int] = []
     left: list[list[int]] = []
     for place, ranking in enumerate(near):

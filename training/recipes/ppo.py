@@ -58,6 +58,7 @@ def main(run: RunDir) -> dict[str, Any]:
     shared = SharedBase(
         base, tokenizer, Path(parent) if parent else None, options.lora_rank, options.lora_alpha
     )
+    shared.temperature = options.temperature
     shared.model.get_base_model().set_attn_implementation(loading.attention_for(longest))
     shared.add_value(options.lora_rank, options.lora_alpha)
     reward = rollouts.open_reward(run.config, options, shared, base)

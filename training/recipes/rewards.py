@@ -4,6 +4,7 @@ Each takes the text of a completion and returns a number from 0 to 1.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from training.recipes.options_from_samples import RolloutOptions
 from training.recipes.run_dir import RecipeError
 
 Check = Callable[[str], float]
+# Scripts that put no spaces between words: Thai to Tibetan, Burmese, Khmer, Japanese, Chinese.
+UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 ENDLESS = "json_schema refers to itself without end. Take out the $ref that leads back to where it stands."
 
 
@@ -60,7 +63,7 @@ def valid_json(schema: str) -> Check:
 
     def check(text: str) -> float:
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_no_json)
         except (ValueError, RecursionError):
             return 0.0
         if not isinstance(value, dict | list):  # "7" is JSON too, and too cheap an answer
@@ -73,6 +76,11 @@ def valid_json(schema: str) -> Check:
     return check
 
 
+def _no_json(name: str) -> float:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{name} is no JSON")
+
+
 def _references(schema: Any) -> Iterator[str]:
     """Each $ref within a schema, however deep."""
     inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
@@ -83,13 +91,22 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def required_words(words: str) -> Check:
-    """The share of the words, given with commas between, that the text holds, whatever their case."""
+    """The share of the words, given with commas between, that the text holds as whole words, whatever their case."""
     wanted = [word.strip().casefold() for word in words.split(",") if word.strip()]
     if not wanted:
         raise RecipeError(
             "required_words names no word. Give words with commas between, or choose another reward."
         )
-    return lambda text: sum(word in text.casefold() for word in wanted) / len(wanted)
+    found = [_as_whole_word(word) for word in wanted]
+    return lambda text: sum(bool(word.search(text.casefold())) for word in found) / len(wanted)
+
+
+def _as_whole_word(word: str) -> re.Pattern[str]:
+    """Where it is no part of a longer one, as "art" in "party". Signs and unspaced scripts know no such border."""
+    letter = rf"[^\W{UNSPACED}]"
+    before, after = (rf"(?{where}!{letter})" for where in ("<", ""))
+    starts, ends = (bool(re.match(letter, edge)) for edge in (word[0], word[-1]))
+    return re.compile((before if starts else "") + re.escape(word) + (after if ends else ""))
 
 
 def target_length(words: int) -> Check:

@@ -187,8 +187,8 @@ class HeldOut:
 
     def __init__(self, prompts: Sequence[Prompt], options: RolloutOptions, seed: int) -> None:
         self.prompts, self.options = prompts, options
-        self.seeds = [derived_seed(seed, "held out", number) for number in range(BEST_OF)]
-        self.parents: np.ndarray | None = None  # (4, prompts)
+        self.seeds = [derived_seed(seed, "held out", number) for number in range(1 + BEST_OF)]
+        self.parents: np.ndarray | None = None  # (5, prompts): what is met, and four to choose the best of
         # The reward of each text to a prompt, so that equal ones tie.
         self.known: dict[tuple[str, str], float] = {}
 
@@ -196,8 +196,8 @@ class HeldOut:
         """The policy against its parent by the reward, and best-of-4 beside. `at_start` it is its parent still.
 
         `win_rate` is the share of prompts whose completion by the policy has the higher reward, ties half, with its
-        interval; `samples` are those completions; `best_of_4` is what the parent reaches when the best of four of its
-        completions is picked by the reward, which costs no training.
+        interval; `samples` are those completions; `best_of_4` is what the parent reaches against the same completion of
+        its own when the best of four others is picked by the reward, which costs no training.
         """
         reward = self._remembered(reward)
         ask = () if at_start else ("log_probs", "reference")
@@ -206,19 +206,19 @@ class HeldOut:
             known = [made.rewards.cpu().numpy()] if at_start else []
             more = [self._rewards_of_parent(shared, reward, seed) for seed in self.seeds[len(known) :]]
             self.parents = np.array([*known, *more])
-        wins = statistics.outcomes(made.rewards.cpu().numpy() - self.parents[0])
-        low, high = statistics.interval_by_cluster(
-            wins.tolist(), [prompt.prompt_id for prompt in self.prompts]
-        )
-        best = self.parents.max(axis=0)  # (prompts,)
+        met, best = self.parents[0], self.parents[1:].max(axis=0)  # (prompts,) each
+        wins = statistics.outcomes(made.rewards.cpu().numpy() - met)
+        wins_of_best = statistics.outcomes(best - met)
+        prompts = [prompt.prompt_id for prompt in self.prompts]
         return {
             **made.describe(),
             "kl": float(((made.log_probs - made.reference) * made.rows.mask).sum(dim=1).mean()),
             "win_rate": float(wins.mean()),
-            "interval": [low, high],
+            "interval": list(statistics.interval_by_cluster(wins.tolist(), prompts)),
             "parent_reward": float(self.parents.mean()),
             "best_of_4_reward": float(best.mean()),
-            "best_of_4_win_rate": float(statistics.outcomes(best - self.parents[0]).mean()),
+            "best_of_4_win_rate": float(wins_of_best.mean()),
+            "best_of_4_interval": list(statistics.interval_by_cluster(wins_of_best.tolist(), prompts)),
             "prompts": len(self.prompts),
             "samples": [
                 {"prompt_id": prompt.prompt_id, "text": text, "reward": reward}

@@ -26,6 +26,7 @@ from training.recipes.loading import (
     has_gpu,
     load_policy,
     lora_config,
+    placed,
     spare_casts,
 )
 from training.recipes.run_dir import RecipeError
@@ -99,7 +100,7 @@ class SharedBase:
         self, base: Path, tokenizer: PreTrainedTokenizerBase, parent: Path | None, rank: int, alpha: int
     ) -> None:
         """Raises RecipeError when base or parent is not what it should be. A fresh adapter is random: seed first."""
-        bare = load_policy(base, tokenizer)
+        bare = placed(load_policy(base, tokenizer))  # whole: PPO divides its work by hand, under FSDP too
         if parent is None:
             lora = lora_config(rank, alpha, TaskType.CAUSAL_LM)
             self.model = get_peft_model(bare, lora, adapter_name=POLICY)
@@ -113,6 +114,9 @@ class SharedBase:
         self.value_head: Float32Head | None = None
         self.reward_head: Float32Head | None = None
         self.recomputes = has_gpu()  # trades time for memory, which a CPU has
+        self.temperature = (
+            1.0  # at which it samples, and therefore at which its tokens have their probability
+        )
 
     @property
     def device(self) -> torch.device:
@@ -218,6 +222,8 @@ class SharedBase:
         there = rows.mask.bool()
         with self._autocast():
             logits = self.model.get_output_embeddings()(hidden[there]).float()  # (tokens, vocabulary)
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
         found = -torch.nn.functional.cross_entropy(logits, rows.tokens[there], reduction="none")
         return found.new_zeros(rows.mask.shape).masked_scatter(there, found)
 

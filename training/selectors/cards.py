@@ -57,10 +57,9 @@ def _measured(checkpoint: Checkpoint) -> Iterator[Measured]:
             if rate.name == "win_rate"
             else "Accuracy on pairs"
         )
-        yield Measured(what, rate.value, rate.low, rate.high, rate.number)
+        yield Measured(what, rate.value, low=rate.low, high=rate.high, number=rate.number)
     for figure in beside(checkpoint.metrics):
-        if figure.is_share:
-            yield Measured(figure.title, figure.value, figure.low, figure.high)
+        yield Measured(figure.title, figure.value, figure.is_share, figure.low, figure.high)
     rates = Evaluation.objects.filter(contestant__in=checkpoint.contestants.all()).order_by("pk")
     for evaluation in rates.select_related("round"):
         found = evaluation.result
@@ -68,4 +67,5 @@ def _measured(checkpoint: Checkpoint) -> Iterator[Measured]:
             who = "simulated annotators" if evaluation.round.is_rehearsal else "people"
             rival, number = found.get("against", "its rival"), evaluation.round.number
             what = f"Win rate over {rival} in round {number}, judged by {who}"
-            yield Measured(what, found["rate"], found.get("low"), found.get("high"), found.get("comparisons"))
+            low, high, number = (found.get(name) for name in ("low", "high", "comparisons"))
+            yield Measured(what, found["rate"], low=low, high=high, number=number)
