@@ -164,13 +164,17 @@ class Demo:
             add_member(project=self.project, user=users[name], role=role)
         self.researcher = users["researcher"]
 
+    def _open_round(self, key: str, **asked: Any) -> Round:
+        """The demo's round of that key. An earlier demo may have opened it, and with other sizes."""
+        launch_key = uuid.uuid5(uuid.NAMESPACE_OID, f"rankloop:demo:{key}")
+        known = self.project.rounds.filter(launch_key=launch_key).first()
+        return known or open_round(project=self.project, user=self.researcher, launch_key=launch_key, **asked)
+
     def _open_first_round(self, contestants: list[Any]) -> Round:
-        return open_round(
-            project=self.project,
-            user=self.researcher,
+        return self._open_round(
+            "round-1",
             name="Rehearsal",
             contestants=contestants,
-            launch_key=uuid.uuid5(uuid.NAMESPACE_OID, "rankloop:demo:round-1"),
             audience=Round.Audience.REHEARSAL,
             overlap=self.sizes.overlap,
             train_prompts=self.sizes.train_prompts,
@@ -276,12 +280,10 @@ class Demo:
 
     def _open_for_people(self, second: Round) -> int:
         """A round for whoever signs in: the same completions, nothing to wait for."""
-        people = open_round(
-            project=self.project,
-            user=self.researcher,
+        people = self._open_round(
+            "people",
             name="Your turn: new policy and parent, blind",
             contestants=list(second.contestants.all()),
-            launch_key=uuid.uuid5(uuid.NAMESPACE_OID, "rankloop:demo:people"),
             samples_per_contestant=second.samples_per_contestant,
             completions_per_comparison=second.completions_per_comparison,
             first_sample=second.first_sample,

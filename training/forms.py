@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 
 from annotation.models import Contestant, Project, Prompt, Round
+from rankloop.errors import Conflict, Refused
 from rankloop.parsers import MOST_IMPORTED
 from training.models import WorkStatus
 from training.recipes.options import METHODS, describe_options
@@ -67,13 +68,27 @@ def _option_field(method: str, name: str) -> forms.Field:
     return option_field(next(option for option in describe_options(method) if option["name"] == name))
 
 
-class LaunchForm(forms.Form):
-    """Everything a round needs. The hidden launch key makes a double submit one round.
+class KeyedForm(forms.Form):
+    """A form whose hidden launch key makes a double submit one round, or one run."""
+
+    launch_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+
+    def refuse(self, error: Refused) -> None:
+        """Show why a launch was refused. A key that stands for something else by now gives way to a fresh one."""
+        said = str(error)
+        if isinstance(error, Conflict):
+            self.data = self.data.copy()
+            self.data["launch_key"] = str(uuid.uuid4())
+            said += " This form has a new launch key now: submit it again."
+        self.add_error(None, said)
+
+
+class LaunchForm(KeyedForm):
+    """Everything a round needs.
 
     The page shows only what goes with the chosen `kind`; what it hides is sent all the same, and left out here.
     """
 
-    launch_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
     kind = forms.ChoiceField(
         label="What annotators do",
         choices=[
@@ -185,7 +200,7 @@ class LaunchForm(forms.Form):
             label="Measure DPO and KTO by this round's reward model",
             required=False,
             help_text="Beside their accuracy: reward, KL and win rate of what they write, and best-of-4 of their "
-            "parent. Takes five completions of each held-out prompt.",
+            "parent. Takes six completions of each held-out prompt.",
         )
 
     def method_fields(self) -> list[dict[str, Any]]:

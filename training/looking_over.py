@@ -1,7 +1,8 @@
 """What a worker does with a draft: write its data as the run would find them, run the recipe `preview`, keep the
 findings.
 
-Safe to run twice: the second finds the draft taken or looked over, and findings of what has changed since are left.
+Safe to run twice: the second finds the draft taken or looked over. The lease is the fencing token: a draft that was
+changed, put away or is to be looked over again has lost it, and then the recipe is ended and nothing is written.
 Disk and the recipe's own time lie outside transactions. Each look-over has a folder of its own, which it takes away.
 """
 
@@ -9,7 +10,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,25 +25,34 @@ from training.models import RunInput, TrainingRun, WorkStatus
 from training.recipes.run_dir import RecipeError
 from training.recipes.training_options import FEWEST
 from training.services.launching import fingerprint, write_findings
+from training.services.work import LeaseLost
 from training.supervisor import Recipe, read_log
 from training.worker import POLL_SECONDS, training_config
 
 log = logging.getLogger(__name__)
+
+# What one look-over may take: others wait for it. Nobody renews the lease while its data are written, so the first
+# lasts as long.
+MOST_SECONDS = 600.0
 
 
 def check_run(run_id: Any) -> None:
     """Look a draft over, when nobody else does and it was not."""
     free = Q(lease_until=None) | Q(lease_until__lt=timezone.now())
     drafts = TrainingRun.objects.filter(pk=run_id, status=WorkStatus.DRAFT, findings={})
-    if drafts.filter(free).update(lease_until=_lease_end()) != 1:
+    until, end = timezone.now() + timedelta(seconds=MOST_SECONDS), time.monotonic() + MOST_SECONDS
+    if drafts.filter(free).update(lease_until=until) != 1:
         return
     run = TrainingRun.objects.select_related("project").get(pk=run_id)
+    run.lease_until = until
     of = fingerprint(run)
     home = settings.RUNS_FOLDER / str(run.pk)
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="check-", dir=home))
     try:
-        findings = _look_over(run, folder, lambda progress: _tell(run, progress))
+        findings = _look_over(run, folder, end=end)
+    except LeaseLost:
+        return
     except (store.DamagedArtifact, store.ErasedText) as error:
         findings = _unseen(
             str(error), "Choose another checkpoint or dataset, or restore the artifact from a backup."
@@ -68,7 +78,8 @@ def check_run(run_id: Any) -> None:
     write_findings(run=run, of=of, findings=findings)
 
 
-def _look_over(run: TrainingRun, folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _look_over(run: TrainingRun, folder: Path, *, end: float) -> dict[str, Any]:
+    """What the recipe finds until the monotonic time `end`. Raises LeaseLost once the draft has moved on."""
     config = training_config(run, folder)
     config |= {"method": "preview", "of": run.method, "fewest": FEWEST, "measured": measured_speed(run)}
     config |= {
@@ -82,7 +93,13 @@ def _look_over(run: TrainingRun, folder: Path, tell: Callable[[dict[str, Any]], 
     recipe.start()
     try:
         while recipe.wait(POLL_SECONDS) is None:
-            tell(recipe.read_json("progress.json"))
+            _tell(run, recipe.read_json("progress.json"))
+            if time.monotonic() > end:
+                return _unseen(
+                    f"Looking it over took longer than {MOST_SECONDS / 60:g} minutes, and was ended.",
+                    "Choose a smaller dataset. If a small one takes as long, the chat template of the base may never "
+                    "come to an end: choose another base.",
+                )
     finally:
         recipe.close()
     result = recipe.read_json("result.json")
@@ -102,13 +119,12 @@ def _unseen(what: str, remedy: str) -> dict[str, Any]:
 
 
 def _tell(run: TrainingRun, progress: dict[str, Any]) -> None:
-    """Show how far it is, and that somebody is at it."""
+    """Show how far it is, and that somebody is at it. Raises LeaseLost when the lease is not ours any more."""
+    until = timezone.now() + timedelta(seconds=settings.WORK_LEASE_SECONDS)
     drafts = TrainingRun.objects.filter(pk=run.pk, status=WorkStatus.DRAFT, findings={})
-    drafts.update(progress=progress, lease_until=_lease_end())
-
-
-def _lease_end() -> Any:
-    return timezone.now() + timedelta(seconds=settings.WORK_LEASE_SECONDS)
+    if drafts.filter(lease_until=run.lease_until).update(progress=progress, lease_until=until) != 1:
+        raise LeaseLost(f"the draft {run} has moved on")
+    run.lease_until = until
 
 
 def measured_speed(run: TrainingRun) -> dict[str, Any] | None:

@@ -1,13 +1,12 @@
 """The form of a training run that is launched by hand."""
 
-import uuid
 from typing import Any
 
 from django import forms
 from django.db.models import Q
 
 from annotation.models import Project, Round
-from training.forms import option_field
+from training.forms import KeyedForm, option_field
 from training.models import Checkpoint, RunInput, TrainingRun
 from training.plans import needs_reward_model
 from training.recipes.options import METHODS, describe_options
@@ -29,14 +28,12 @@ MEASURED_BY = (
 )
 
 
-class RunForm(forms.Form):
+class RunForm(KeyedForm):
     """What to train with which method; its options are drawn from the recipe's own dataclass.
 
-    `like` is a run to begin from: a draft that is changed, or a run that is duplicated. The hidden launch key makes a
-    double submit one run.
+    `like` is a run to begin from: a draft that is changed, or a run that is duplicated.
     """
 
-    launch_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
     name = forms.CharField(
         label="Name",
         max_length=40,
@@ -102,8 +99,8 @@ class RunForm(forms.Form):
         self.project, self.method = project, method
         super().__init__(*args, **kwargs)
         whole = Q(kind=Checkpoint.Kind.BASE) | Q(kind=Checkpoint.Kind.POLICY, all_weights=True)
-        checkpoints = project.checkpoints.order_by("-pk")
-        self.fields["dataset"].queryset = project.datasets.order_by("-pk")
+        checkpoints = project.checkpoints.select_related("base").order_by("-pk")
+        self.fields["dataset"].queryset = project.datasets.prefetch_related("rounds").order_by("-pk")
         self.fields["dataset"].label_from_instance = _dataset_label
         self.fields["rounds"].queryset = (
             project.rounds.filter(~Q(comparisons=None)).distinct().order_by("-number")
@@ -222,7 +219,7 @@ class RunForm(forms.Form):
 
 
 def _dataset_label(dataset: Any) -> str:
-    numbers = ", ".join(str(round.number) for round in dataset.rounds.order_by("number"))
+    numbers = ", ".join(str(number) for number in sorted(round.number for round in dataset.rounds.all()))
     source = dataset.imported_from or f"round {numbers}"
     counts = dataset.counts
     filtered = ", filtered" if dataset.filters else ""

@@ -11,6 +11,7 @@ from annotation.services.judgments import submit_judgment
 from annotation.submissions import Submission
 from tests.cast import PASSWORD, Cast, assemble, open_ranking
 from training.models import RunMetric, TrainingRun, WorkStatus
+from training.selectors import runs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 
@@ -43,6 +44,23 @@ def test_the_page_of_a_round_follows_its_ranking(
     submit_judgment(assignment=assignment, submission=Submission(uuid.uuid4(), "ranked", (1, 2, 3, 4)))
     expect(page.get_by_text("1 of 2 places filled")).to_be_visible()
     expect(page.get_by_role("link", name="Cancel round")).to_be_focused()
+
+
+def test_the_page_of_a_run_that_is_over_draws_measurements_of_every_page(
+    cast: Cast, live_server: object, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "METRICS_PER_PAGE", 2)
+    run = TrainingRun.objects.create(
+        project=cast.project, step="dpo", method="dpo", status=WorkStatus.SUCCEEDED, attempt=1
+    )
+    for name in ("loss", "kl", "reward"):
+        RunMetric.objects.bulk_create(
+            RunMetric(run=run, attempt=1, step=step, name=name, value=1 / step) for step in (1, 2)
+        )
+    page = open_page()
+    open_signed_in(page, f"{live_server.url}/p/tea/runs/{run.pk}/")
+    for name in ("loss", "kl", "reward"):
+        expect(page.locator(f"#curve-{name} canvas")).to_be_visible()
 
 
 def test_the_page_of_a_run_draws_new_measurements_and_stops_when_it_is_over(

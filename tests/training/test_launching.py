@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
@@ -23,6 +24,7 @@ from training import looking_over, store, tasks
 from training.models import Checkpoint, PreferenceDataset, RunInput, TrainingRun, WorkStatus
 from training.recipes.options import METHODS, describe_options
 from training.recipes.presets import PRESETS
+from training.recipes.run_dir import RecipeError
 from training.services.checkpoints import register_base, register_result
 from training.services.launching import (
     change_draft,
@@ -114,11 +116,44 @@ def test_a_draft_has_its_inputs_and_complete_options_and_no_worker_takes_it(cast
     assert AuditEvent.objects.filter(action="run drafted", actor=cast.researcher).count() == 1
 
 
-def test_the_same_launch_key_makes_one_draft(cast, dataset, base):
+def test_the_same_launch_key_makes_one_draft(cast, ranked, dataset, base):
+    asked = {"launch_key": uuid.uuid4(), "options": {"learning_rate": 3e-5}, "seed": 4}
+    first = drafted(cast, dataset, base, **asked)
+    again = chosen_dataset(project=cast.project, dataset=None, rounds=[ranked], user=cast.researcher)
+    assert drafted(cast, again, base, **asked, name=" dpo ").pk == first.pk
+    assert TrainingRun.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "kto"}, "differs in method, options, name from"),
+        ({"options": {"learning_rate": 2e-5}}, "differs in options from"),
+        ({"seed": 5}, "differs in seed from"),
+        ({"name": "other"}, "differs in name from"),
+        ({"reward_model": "judge"}, "differs in inputs from"),
+        ({"parent": "other"}, "differs in inputs from"),
+        ({"dataset": "other"}, "differs in inputs from"),
+    ],
+)
+def test_a_launch_key_that_comes_with_other_content_is_a_conflict(
+    cast, ranked, dataset, base, judge, changes, said
+):
     key = uuid.uuid4()
     first = drafted(cast, dataset, base, launch_key=key)
-    assert drafted(cast, dataset, base, launch_key=key, method="reward").pk == first.pk
-    assert TrainingRun.objects.count() == 1
+    whole = Checkpoint.objects.create(project=cast.project, name="other", kind="base", digest="o" * 64)
+    filters = Filters(without=[cast.anna.pk])
+    others = {
+        "reward_model": judge,
+        "parent": whole,
+        "dataset": snapshot_rounds(project=cast.project, rounds=[ranked], filters=filters),
+    }
+    with pytest.raises(Conflict, match=re.escape(f"opened the run {first}, which {said}")):
+        asked = {"method": "dpo", "dataset": dataset, "parent": base, "launch_key": key, **changes}
+        for name in others.keys() & changes.keys():
+            asked[name] = others[name]
+        open_draft(project=cast.project, user=cast.researcher, **asked)
+    assert TrainingRun.objects.get() == first
 
 
 @pytest.mark.parametrize(
@@ -378,8 +413,90 @@ def test_one_draft_is_looked_over_at_a_time_and_a_dead_look_over_is_taken_up_aga
     assert next_draft() is None
     TrainingRun.objects.filter(pk=run.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
     assert next_draft() == run
+    run.refresh_from_db()
     look_over(run, FINE)
     assert next_draft() == second
+
+
+SLOW = """
+write("progress.json", json.dumps({"step": 1, "of": 9, "phase": "reading"}))
+time.sleep(2)
+(run_dir.parent / "went on to the end").touch()
+result(ok=True, metrics={"problems": [], "cut_share": 0.0})
+"""
+
+
+@pytest.fixture
+def meanwhile(preview, monkeypatch):
+    """Have something happen once a look-over that takes its time has said how far it is."""
+    preview(SLOW)
+    read_json = looking_over.Recipe.read_json
+
+    def be(happens: Callable[[], object]) -> None:
+        waiting = [happens]
+
+        def read(recipe, name):
+            said = read_json(recipe, name)
+            if said and waiting:
+                waiting.pop()()
+            return said
+
+        monkeypatch.setattr(looking_over.Recipe, "read_json", read)
+
+    return be
+
+
+@pytest.mark.parametrize("what", ["changed", "to be looked over again", "put away"])
+def test_a_draft_that_moves_on_ends_its_look_over_and_the_others_wait_no_longer(
+    cast, run, dataset, base, meanwhile, settings, what
+):
+    change = {"dataset": dataset, "parent": base, "reward_model": None, "options": {}, "name": "", "seed": 5}
+    second = drafted(cast, dataset, base, name="second")
+    acts = {
+        "changed": lambda: change_draft(run=run, user=cast.researcher, **change),
+        "to be looked over again": lambda: check_draft(run=run),
+        "put away": lambda: cancel_run(run=run, user=cast.researcher),
+    }
+    meanwhile(acts[what])
+    looking_over.check_run(run.pk)
+    run.refresh_from_db()
+    assert run.findings == {}
+    assert next_draft() == (second if what == "put away" else run)
+    if what != "put away":
+        assert (run.progress, run.lease_until) == ({}, None)
+    assert list((settings.RUNS_FOLDER / str(run.pk)).iterdir()) == []
+
+
+def test_a_look_over_that_was_taken_for_dead_leaves_the_draft_to_the_one_that_took_it_up(run, meanwhile):
+    theirs = timezone.now() + timedelta(seconds=20)
+    meanwhile(lambda: TrainingRun.objects.filter(pk=run.pk).update(lease_until=theirs))
+    looking_over.check_run(run.pk)
+    late = TrainingRun.objects.get()
+    assert (late.findings, late.lease_until, late.progress) == ({}, theirs, {})
+    assert not write_findings(run=run, of=fingerprint(run), findings=FINE)
+
+
+def test_a_look_over_that_takes_too_long_is_ended_and_says_so(cast, run, preview, monkeypatch):
+    preview("time.sleep(600)")
+    monkeypatch.setattr(looking_over, "MOST_SECONDS", 0.06)
+    looking_over.check_run(run.pk)
+    run.refresh_from_db()
+    (problem,) = run.findings["problems"]
+    assert problem["what"] == "Looking it over took longer than 0.001 minutes, and was ended."
+    assert "Choose a smaller dataset." in problem["remedy"]
+    assert (run.lease_until, next_draft()) == (None, None)
+
+
+def test_while_the_data_are_written_nobody_else_takes_the_draft_up(run, monkeypatch):
+    def written(*_: object) -> dict[str, Any]:
+        assert next_draft() is None
+        held = TrainingRun.objects.get().lease_until - timezone.now()
+        assert held > timedelta(seconds=looking_over.MOST_SECONDS / 2)
+        raise RecipeError("This is as far as the test goes.")
+
+    monkeypatch.setattr(looking_over, "training_config", written)
+    looking_over.check_run(run.pk)
+    assert "as far as the test goes" in TrainingRun.objects.get().findings["problems"][0]["what"]
 
 
 def test_the_time_is_taken_from_the_latest_run_of_the_same_method_and_base(cast, run, dataset, base):
@@ -455,6 +572,25 @@ def test_a_reward_model_that_a_policy_is_measured_by_is_asked_for_and_not_chosen
     assert "Leave it out, or set weights to lora" in text_of(site.post(f"{NEW}?method=dpo", whole))
 
 
+def test_a_form_with_many_checkpoints_and_datasets_asks_as_much_of_the_database_as_one_with_few(
+    site, cast, ranked, dataset, base, django_assert_num_queries
+):
+    counts = []
+    for number in range(5):
+        for kind in ("policy", "reward"):
+            Checkpoint.objects.create(
+                project=cast.project, name=f"{kind} {number}", kind=kind, digest=f"{number}" * 64, base=base
+            )
+        frozen = PreferenceDataset.objects.create(project=cast.project, digest=f"{number}" * 64)
+        frozen.rounds.set([ranked])
+        if number in (0, 4):
+            with django_assert_num_queries(10**6, exact=False) as captured:
+                page = text_of(site.get(NEW, {"method": "dpo"}))
+            counts.append(len(captured))
+    assert "policy 4 (policy on tiny)" in page and "444444444444, round 1:" in page
+    assert counts[0] == counts[1]
+
+
 def test_a_preset_fills_the_form(site, dataset, base):
     chosen = PRESETS["cpu-smoke"].options("dpo")
     shown = site.get(NEW, {"method": "dpo", "preset": "cpu-smoke"}).context["form"]
@@ -481,10 +617,34 @@ def test_a_form_sent_twice_makes_one_draft_and_leads_to_its_page(site, dataset, 
     assert "every 2s" in page.content.decode()
 
 
+def test_a_form_sent_again_with_other_content_says_so_and_sent_once_more_opens_another_draft(
+    site, dataset, base
+):
+    sent = form(dataset, base, option_learning_rate="0.0001")
+    site.post(f"{NEW}?method=dpo", sent)
+    first = TrainingRun.objects.get()
+    changed = sent | {"option_learning_rate": "0.0002"}
+    told = site.post(f"{NEW}?method=dpo", changed)
+    assert told.status_code == 400
+    assert f"opened the run {first}, which differs in options" in text_of(told)
+    assert "submit it again" in text_of(told)
+    shown = told.context["form"]
+    assert shown["option_learning_rate"].value() == "0.0002"
+    fresh = re.search(r'name="launch_key" value="([^"]+)"', told.content.decode())[1]
+    assert fresh != sent["launch_key"]
+    for _ in range(2):
+        again = site.post(f"{NEW}?method=dpo", changed | {"launch_key": fresh})
+    second = TrainingRun.objects.exclude(pk=first.pk).get()
+    assert again.url == f"/p/tea/runs/{second.pk}/"
+    rates = [run.recipe["options"]["learning_rate"] for run in (first, second)]
+    assert rates == [0.0001, 0.0002]
+
+
 def test_rounds_are_frozen_when_no_dataset_is_chosen(site, ranked, base):
     nothing = PreferenceDataset()
     sent = {**form(nothing, base), "dataset": "", "rounds": [ranked.pk]}
-    assert site.post(f"{NEW}?method=dpo", sent).status_code == 302
+    for _ in range(2):
+        assert site.post(f"{NEW}?method=dpo", sent).status_code == 302
     assert TrainingRun.objects.get().inputs.get(role="data").dataset == ranked.datasets.get()
     refused = site.post(f"{NEW}?method=dpo", {**form(nothing, base), "dataset": ""})
     assert refused.status_code == 400
@@ -647,6 +807,7 @@ def test_a_run_is_drafted_changed_looked_over_and_launched_by_api(cast, dataset,
     made = caller.post(RUNS, asked)
     assert made.status_code == 201, made.content
     assert caller.post(RUNS, asked).json()["id"] == made.json()["id"]
+    assert caller.post(RUNS, {**asked, "seed": 2}).status_code == 409
     told = made.json()
     assert (told["status"], told["step"], told["findings"]) == ("draft", "By program", {})
     assert (told["recipe"]["options"]["steps"], told["recipe"]["options"]["beta"]) == (4, 0.3)
@@ -681,6 +842,9 @@ def test_a_run_is_drafted_changed_looked_over_and_launched_by_api(cast, dataset,
         ({"parent": 999_999}, "Some fields are not right"),
         ({"rounds": [77], "dataset": None}, "Some fields are not right"),
         ({"options": {"beta": "much"}}, "Set beta to a number"),
+        ({"options": {"beta": 10**310}}, "Set beta to a number"),
+        ({"method": "ppo", "options": {"required_words": "a\0b"}}, "Take that out"),
+        ({"method": "ppo", "options": {"required_words": "a\ud800b"}}, "Take that out"),
         ({"preset": "huge"}, "Some fields are not right"),
         ({"colour": "red"}, "Unknown field 'colour'"),
         ({"method": "ppo"}, "Choose one, or another reward"),

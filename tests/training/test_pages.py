@@ -90,6 +90,22 @@ def test_the_form_launches_a_round_once_however_often_it_is_sent(site: Client, c
     )  # a field left empty keeps the recipe's default
 
 
+def test_a_form_sent_again_with_other_content_says_so_and_sent_once_more_launches_another_round(
+    site: Client, cast: Cast
+) -> None:
+    add_base(cast)
+    add_prompts(cast, 8)
+    form = launch_form(cast)
+    site.post("/p/tea/rounds/new/", form)
+    told = site.post("/p/tea/rounds/new/", form | {"overlap": 2})
+    assert told.status_code == 400
+    assert "opened round 1, which differs in overlap" in text_of(told)
+    fresh = re.search(r'name="launch_key" value="([^"]+)"', told.content.decode())[1]
+    again = site.post("/p/tea/rounds/new/", form | {"overlap": 2, "launch_key": fresh})
+    assert again.url == "/p/tea/rounds/2/"
+    assert list(Round.objects.order_by("number").values_list("overlap", flat=True)) == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "judge"),
     [

@@ -3,6 +3,7 @@
 import uuid
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -30,6 +31,7 @@ from tests.training.stage import (
     to_training,
     train,
 )
+from training.demo import SMALLEST, Demo, Sizes
 from training.models import (
     Checkpoint,
     Evaluation,
@@ -62,9 +64,41 @@ def test_a_round_takes_what_it_is_not_told_from_its_project(cast, base):
 
 def test_two_openings_with_one_launch_key_make_one_round(cast, base):
     key = uuid.uuid4()
-    assert draft(cast, base, launch_key=key) == draft(cast, base, launch_key=key, name="Again")
-    assert Round.objects.get().name == "First"
+    asked = {"training_plan": PLAN, "deadline": timezone.now() + timedelta(days=1)}
+    first = draft(cast, base, launch_key=key, **asked)
+    assert draft(cast, base, launch_key=key, **asked) == first
+    assert Round.objects.get() == first
     assert draft(cast, base, launch_key=uuid.uuid4()).number == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "Again"}, "name"),
+        ({"overlap": 3}, "overlap"),
+        ({"train_prompts": 7, "held_out_prompts": 7}, "train prompts, held out prompts"),
+        ({"training_plan": [{"method": "dpo", "options": {"beta": 0.2}}]}, "training plan"),
+        ({"contestants": "one"}, "contestants"),
+        ({"kind": "demonstration", "contestants": []}, "kind, overlap, held out prompts, contestants"),
+    ],
+)
+def test_a_launch_key_that_comes_with_other_content_is_a_conflict(cast, base, changes, said):
+    key = uuid.uuid4()
+    first = draft(cast, base, launch_key=key)
+    if changes.get("contestants") == "one":
+        changes = {"contestants": [register_policy(checkpoint=base)]}
+    with pytest.raises(Conflict, match=f"opened round 1, which differs in {said} from what is asked for now"):
+        draft(cast, base, launch_key=key, **changes)
+    assert Round.objects.get() == first
+
+
+def test_a_demo_goes_on_with_the_rounds_of_an_earlier_one_whatever_its_sizes(cast, base):
+    demo = Demo(base_url="", model=Path(), sizes=Sizes(), tell=lambda *_: None)
+    demo.project, demo.researcher = cast.project, cast.researcher
+    writers = list(draft(cast, base).contestants.all())
+    first = demo._open_first_round(writers)
+    demo.sizes = SMALLEST
+    assert demo._open_first_round(writers) == first
 
 
 @pytest.mark.django_db(transaction=True)
@@ -274,6 +308,8 @@ def test_the_trained_policy_meets_its_parent_in_one_draft_on_held_out_prompts(ca
     assert (following.status, following.train_prompts, following.training_plan) == ("draft", 0, [])
     assert (following.audience, following.completions_per_comparison) == ("people", 4)  # two of each
     assert open_next_round(round=round) == following
+    Round.objects.filter(pk=following.pk).update(priority=5)
+    assert open_next_round(round=round) == following  # whatever has become of it since
     Round.objects.filter(pk=round.pk).update(status="evaluating")
     advance(round)
     assert Round.objects.count() == 2

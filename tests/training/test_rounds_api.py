@@ -94,6 +94,9 @@ def test_a_round_is_opened_and_launched_in_one_go_and_once_with_a_launch_key(cas
     assert first.json()["status"] == "generating"
     assert Round.objects.count() == 1
     assert AuditEvent.objects.filter(action="round launched").count() == 1
+    changed = caller.post(ROUNDS, {**body, "overlap": 3})
+    assert (changed.status_code, Round.objects.count()) == (409, 1)
+    assert "which differs in overlap" in changed.json()["detail"]
     other = caller.post(ROUNDS, {**body, "launch_key": str(uuid.uuid4())}).json()
     assert other["number"] == 2
 

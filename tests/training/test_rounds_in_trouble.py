@@ -40,6 +40,7 @@ from training.services.rounds import (
     retry_step,
     skip_step,
 )
+from training.services.steering import continue_run
 from training.services.work import claim_work, end_work
 
 
@@ -75,6 +76,35 @@ def test_a_failed_run_can_be_skipped_and_the_others_go_on(cast, round, tmp_path)
     train(round, tmp_path)
     assert advance(round) == "closed"
     assert list(Checkpoint.objects.filter(run__round=round).values_list("kind", flat=True)) == ["policy"]
+
+
+def test_a_run_that_goes_on_before_its_failure_is_noted_lets_its_round_go_on(
+    cast, round, monkeypatch, tmp_path
+):
+    to_training(cast, round)
+    run = round.runs.get(step="reward")
+    fail(run)
+    note = rounds._note_failure
+
+    def too_late(*args, **kwargs) -> None:
+        continue_run(run=run, user=cast.researcher)
+        note(*args, **kwargs)
+
+    monkeypatch.setattr(rounds, "_note_failure", too_late)
+    assert advance(round) == "training"
+    assert (round.failure, active_round_ids()) == ("", [round.pk])
+    monkeypatch.undo()
+    train(round, tmp_path)
+    assert advance(round) == "closed"
+
+
+def test_a_failed_run_is_the_reason_and_not_that_what_learns_from_it_has_nothing_to_learn_from(cast, base):
+    add_prompts(cast, PROMPTS)
+    round = draft(cast, base, training_plan=[{"method": "reward"}, {"method": "ppo"}])
+    to_training(cast, round)
+    fail(round.runs.get(step="reward"))
+    advance(round)
+    assert round.failure.startswith("Reward of First failed. Out of memory.")
 
 
 def test_a_step_that_cannot_go_on_leaves_its_reason_and_can_be_skipped(cast, round):

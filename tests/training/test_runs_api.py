@@ -9,6 +9,7 @@ from rankloop.audit.models import AuditEvent
 from tests.api import Caller, all_pages
 from tests.training.stage import advance, launch, to_training, train
 from training.models import GenerationJob, RunMetric, TrainingRun, WorkStatus
+from training.selectors import runs
 from training.worker import attempt_folder
 
 pytestmark = pytest.mark.django_db
@@ -86,6 +87,22 @@ def test_measurements_are_told_and_then_those_that_came_since(cast, run, by):
     since = caller.get(f"{RUNS}/{run.pk}/metrics", after=first["last"]).json()
     assert since["rows"] == [["loss", 3, None], ["loss", 4, 0.5]]
     assert caller.get(f"{RUNS}/{run.pk}/metrics", after=since["last"]).json()["rows"] == []
+
+
+def test_measurements_come_in_pages_and_a_run_is_not_over_before_the_last_one(
+    cast, run, researcher, monkeypatch
+):
+    monkeypatch.setattr(runs, "METRICS_PER_PAGE", 2)
+    measure(run, 0.7, 0.6, 0.5, 0.4)
+    TrainingRun.objects.update(status=WorkStatus.SUCCEEDED)
+    first = researcher.get(f"{RUNS}/{run.pk}/metrics").json()
+    assert (first["rows"], first["more"], first["over"]) == (
+        [["loss", 1, 0.7], ["loss", 2, 0.6]],
+        True,
+        False,
+    )
+    last = researcher.get(f"{RUNS}/{run.pk}/metrics", after=first["last"]).json()
+    assert (last["rows"], last["more"], last["over"]) == ([["loss", 3, 0.5], ["loss", 4, 0.4]], False, True)
 
 
 @pytest.mark.parametrize("query", [{"after": "-1"}, {"after": "x"}, {"after": "9" * 30}, {"since": "1"}])

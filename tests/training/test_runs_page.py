@@ -157,6 +157,20 @@ def test_the_remaining_time_follows_the_pace_of_the_present_attempt(cast):
     assert remaining_seconds(run, now=now) is None
 
 
+def test_a_long_queue_asks_as_much_of_the_database_as_a_short_one(cast, django_assert_num_queries):
+    caller = Caller(cast.researcher, by="session")
+    counts = []
+    for more in (1, 4):
+        for status in (WorkStatus.RUNNING, WorkStatus.QUEUED):
+            for _ in range(more):
+                add_run(cast, status=status)
+        with django_assert_num_queries(10**6, exact=False) as captured:
+            told = caller.get(f"{RUNS}/queue").json()
+        counts.append(len(captured))
+    assert (len(told["running"]), len(told["waiting"])) == (5, 5)
+    assert counts[0] == counts[1]
+
+
 def test_the_queue_is_renewed_only_when_it_has_changed(site, cast):
     run = add_run(cast)
     content = site.get("/p/tea/runs/").content.decode()
@@ -374,6 +388,7 @@ def test_the_page_of_a_run_shows_what_stands_beside_its_result_and_what_happened
     TrainingRun.objects.update(method="ppo", halvings=3, result={"ok": True, "metrics": online})
     page = text_of(site.get(f"/p/tea/runs/{run.pk}/"))
     assert "Memory ran out 3 times" in page
+    assert "computed together, the result stays the same." in page
     assert "It ended early, after step 19: the KL to the reference reached 26.1 at step 19." in page
     assert "the policy beats its parent on 64 % of 40 prompts" in page
     assert "Best-of-4, untrained80 %" in page and "Before training50 %" in page
@@ -411,6 +426,13 @@ def test_what_the_page_offers_goes_with_the_state(site, cast):
         TrainingRun.objects.update(status=status)
         content = site.get(f"/p/tea/runs/{run.pk}/").content.decode()
         assert re.findall(r'<button type="submit"[^>]* id="(\w+)"', content) == offered
+
+
+def test_a_run_that_never_began_is_not_offered_to_go_on_unless_its_round_needs_it(site, cast, round):
+    alone = add_run(cast, status=WorkStatus.CANCELLED)
+    of_round = add_run(cast, round=round, status=WorkStatus.CANCELLED)
+    for run, offered in ((alone, False), (of_round, True)):
+        assert ('id="continue"' in site.get(f"/p/tea/runs/{run.pk}/").content.decode()) is offered
 
 
 def test_every_group_of_curves_has_a_title_and_no_metric_stands_in_two():

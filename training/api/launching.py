@@ -109,7 +109,7 @@ class DraftInput(DraftFields):
         **_ID, help_text="A base, or a checkpoint of the kind that the method makes."
     )
     launch_key = serializers.UUIDField(
-        required=False, help_text="Make one up: sent again with it, the same run is answered."
+        required=False, help_text="Make one up: the same sent again with it is answered with the same run."
     )
 
 
@@ -123,7 +123,7 @@ class LaunchInput(serializers.Serializer):
 
 
 class RunsWithDraftsApi(RunsApi):
-    @extend_schema(request=DraftInput, responses={201: RunDetail})
+    @extend_schema(request=DraftInput, responses={201: RunDetail, 409: Problem})
     def post(self, request: Request, slug: str) -> Response:
         """Open a training run as a draft. It is looked over, and launched by a call of its own.
 

@@ -108,7 +108,7 @@ class RoundInput(serializers.ModelSerializer):
     )
     training_plan = StepField(many=True, required=False)
     launch_key = serializers.UUIDField(
-        required=False, help_text="Make one up: sent again with it, the same round is answered."
+        required=False, help_text="Make one up: the same sent again with it is answered with the same round."
     )
     launch = serializers.BooleanField(default=False, help_text="Launch it too; else it stays a draft.")
 
@@ -143,7 +143,7 @@ class RoundsApi(Listing):
         project = get_project(request.user, slug, at_least=Role.RESEARCHER)
         return self.page_of(rounds_of(project).prefetch_related("contestants"))
 
-    @extend_schema(request=RoundInput, responses={201: RoundFacts})
+    @extend_schema(request=RoundInput, responses={201: RoundFacts, 409: Problem})
     def post(self, request: Request, slug: str) -> Response:
         """Open a round, and with `launch` launch it: both or neither.
 

@@ -99,6 +99,7 @@ class MetricsOutput(serializers.Serializer):
         help_text="Name, step and value of each, in the order they came; of a step that comes twice the later holds.",
     )
     last = serializers.IntegerField()
+    more = serializers.BooleanField(help_text="Others are there already: ask for those after `last` at once.")
     over = serializers.BooleanField(help_text="Nothing more will come.")
 
 
@@ -228,7 +229,7 @@ class RunApi(APIView):
 class RunMetricsApi(APIView):
     @extend_schema(parameters=[MetricsInput], responses=MetricsOutput)
     def get(self, request: Request, slug: str, run: uuid.UUID) -> Response:
-        """A run's measurements, or those that came since."""
+        """A page of a run's measurements, or of those that came since."""
         _, found = get_run(request, slug, run)
         return Response(metrics_after(found, **read_query(request, MetricsInput)))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from contextlib import suppress
 from dataclasses import field, fields
 from typing import Any
 
@@ -47,11 +48,17 @@ def _checked(known: dataclasses.Field, value: Any) -> Any:
     wanted, (low, high, choices) = _type_name(known), (known.metadata[k] for k in ("low", "high", "choices"))
     remedy = f"Set {known.name} to {_range_text(wanted, low, high, choices)} (default {known.default})."
     if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        with suppress(OverflowError):  # of hundreds of digits: it stays what it is, and is refused
+            value = float(value)
     if type(value).__name__ != wanted or (wanted == "float" and not math.isfinite(value)):
         raise RecipeError(f"{known.name} is {shown(value)}. {remedy}")
     if choices is not None and value not in choices:
         raise RecipeError(f"{known.name} is {shown(value)}. {remedy}")
+    if wanted == "str" and any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
+        raise RecipeError(
+            f"{known.name} is {shown(value)}, and holds a NUL character or half a character (a lone surrogate). "
+            "Take that out."
+        )
     size = len(value) if wanted == "str" else value
     if (low is not None and size < low) or (high is not None and size > high):
         raise RecipeError(f"{known.name} is {shown(value)}, out of range. {remedy}")

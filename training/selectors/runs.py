@@ -16,6 +16,7 @@ from training.recipes.options import METHODS, describe_options
 from training.worker import attempt_folder
 
 AT_WORK = (WorkStatus.RUNNING, WorkStatus.CANCELLING)
+METRICS_PER_PAGE = 20_000  # about 600 kB
 
 
 # --- the queue ---
@@ -56,8 +57,8 @@ def waiting() -> QuerySet[TrainingRun]:
 def queue_of(project: Project) -> Queue:
     """The project's part of the queue."""
     held = TrainingRun.objects.filter(status__in=AT_WORK).order_by("started_at")
-    mine = list(held.filter(project=project).select_related("round"))
-    everything = list(waiting().select_related("round"))
+    mine = list(held.filter(project=project).select_related("round", "checkpoint"))
+    everything = list(waiting().select_related("round", "checkpoint"))
     return Queue(
         running=[Running(run, remaining_seconds(run, now=timezone.now())) for run in mine],
         waiting=[
@@ -130,14 +131,22 @@ def options_of(run: TrainingRun) -> list[Option]:
 
 
 def metrics_after(run: TrainingRun, *, after: int) -> dict[str, Any]:
-    """Measurements with an id above `after`, in the order they came: `{"rows": [[name, step, value]], "last": id}`.
+    """A page of the measurements with an id above `after`, in the order they came: `{"rows": [[name, step, value]],
+    "last": id, "more": whether others are there already, "over": whether no other will ever come}`.
 
     Of a resumed run the same step may come twice; the later row holds. A value that is no finite number is None: JSON
     has none.
     """
-    rows = list(run.metrics.filter(pk__gt=after).order_by("pk").values_list("pk", "name", "step", "value"))
+    found = run.metrics.filter(pk__gt=after).order_by("pk").values_list("pk", "name", "step", "value")
+    rows = list(found[: METRICS_PER_PAGE + 1])
+    more, rows = len(rows) > METRICS_PER_PAGE, rows[:METRICS_PER_PAGE]
     told = [(name, step, value if isfinite(value) else None) for _, name, step, value in rows]
-    return {"rows": told, "last": rows[-1][0] if rows else after, "over": run.is_over}
+    return {
+        "rows": told,
+        "last": rows[-1][0] if rows else after,
+        "more": more,
+        "over": run.is_over and not more,
+    }
 
 
 def log_tail(work: Work, *, lines: int = 60) -> str:

@@ -25,7 +25,14 @@ from training.recipes.findings import CUT_WITHOUT_ASKING
 from training.recipes.fitting import refuse_full_from_adapter, refuse_unfit
 from training.recipes.options import METHODS, parse_options
 from training.recipes.run_dir import RecipeError
-from training.services.runs import base_of, open_run, refuse_too_little, write_inputs
+from training.services.runs import (
+    base_of,
+    inputs_of,
+    open_run,
+    refuse_other_content,
+    refuse_too_little,
+    write_inputs,
+)
 from training.services.snapshots import NO_FILTERS, Filters, snapshot_rounds
 
 Role = RunInput.Role
@@ -66,29 +73,45 @@ def open_draft(
 ) -> TrainingRun:
     """A new draft. With a launch key that was used before, that run: two submits make one.
 
-    `parent` is what training goes on from, or the base itself. Raises Refused naming what can't work, and the remedy.
+    `parent` is what training goes on from, or the base itself. Raises Refused naming what can't work, and the remedy;
+    Conflict when the run of the launch key is not what is asked for now.
     """
     # One after the other within a project, so that a key is looked up before it is used.
     Project.objects.select_for_update().get(pk=project.pk)
-    if launch_key is not None:
-        known = project.runs.filter(launch_key=launch_key).first()
-        if known is not None:
-            return known
     chosen = _checked(project, method, options or {}, dataset, parent, reward_model)
+    name, seed = _checked_name(name or method), _checked_seed(seed)
+    known = project.runs.filter(launch_key=launch_key).first() if launch_key else None
+    if known is not None:
+        inputs = inputs_of(dataset=dataset, parent=parent, reward_model=reward_model)
+        asked = {"method": method, "options": chosen, "seed": seed, "name": name, "inputs": inputs}
+        refuse_other_content(f"the run {known}", had=_content(known), asked=asked)
+        return known
     return open_run(
         project=project,
-        name=_checked_name(name or method),
+        name=name,
         method=method,
         options=chosen,
         dataset=dataset,
         parent=parent,
         reward_model=reward_model,
-        seed=_checked_seed(seed),
+        seed=seed,
         user=user,
         status=WorkStatus.DRAFT,
         launch_key=launch_key,
         duplicate_of=duplicate_of,
     )
+
+
+def _content(run: TrainingRun) -> dict[str, Any]:
+    """What a run was asked to be."""
+    inputs = run.inputs.select_related("checkpoint", "dataset")
+    return {
+        "method": run.method,
+        "options": run.recipe["options"],
+        "seed": run.seed,
+        "name": run.step,
+        "inputs": {item.role: item.checkpoint or item.dataset for item in inputs},
+    }
 
 
 @transaction.atomic
@@ -188,9 +211,13 @@ def next_draft() -> TrainingRun | None:
 
 @transaction.atomic
 def write_findings(*, run: TrainingRun, of: str, findings: dict[str, Any]) -> bool:
-    """Keep what was found for a draft that is still what was looked at; false when it has moved on."""
+    """Keep what was found for a draft that is still what was looked at; false when it has moved on.
+
+    `run` has the lease of whoever looked it over: what another one looks over by now is theirs.
+    """
     locked = _locked(run)
-    if locked.status != WorkStatus.DRAFT or fingerprint(locked) != of:
+    is_held = locked.status == WorkStatus.DRAFT and locked.lease_until == run.lease_until
+    if not is_held or fingerprint(locked) != of:
         return False
     TrainingRun.objects.filter(pk=run.pk).update(
         findings={**findings, "of": of, "at": timezone.now().isoformat()}, lease_until=None, progress={}

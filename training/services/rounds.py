@@ -28,17 +28,22 @@ from training.models import (
     TrainingRun,
     WorkStatus,
 )
+from training.models.work import Work
 from training.plans import checked_plan
 from training.recipes.options import METHODS
 from training.services.checkpoints import checkpoint_of, register_policy
 from training.services.evaluations import measure_round
-from training.services.runs import queue_generation, queue_training
+from training.services.runs import queue_generation, queue_training, refuse_other_content
 from training.services.snapshots import snapshot_rounds
 from training.services.work import request_cancel, requeue
 
 Status = Round.Status
 MOST_RANKED_TOGETHER = 8
 SAMPLES_OF_EACH = 2  # contestants write of each prompt when policies meet their parent
+ASKED = (  # what a launch asks for beside the contestants
+    "name", "kind", "audience", "priority", "overlap", "completions_per_comparison", "samples_per_contestant",
+    "train_prompts", "held_out_prompts", "deadline", "seed", "training_plan",
+)  # fmt: skip
 ACTIVE = (Status.GENERATING, Status.RANKING, Status.TRAINING, Status.EVALUATING)
 
 
@@ -58,14 +63,12 @@ def open_round(
 
     In a demonstration round annotators write the answers: it takes no contestants and no plan. `settings` are fields
     of Round (overlap, audience, train_prompts, deadline ...), by default the project's.
-    Raises Refused for a plan, contestants or sizes that can't work, ValidationError for a field out of range.
+    Raises Refused for a plan, contestants or sizes that can't work, ValidationError for a field out of range, and
+    Conflict when the round of the launch key is not what is asked for now.
     """
     # One after the other within a project: numbers are given in order, and a key is looked up before it is used.
     Project.objects.select_for_update().get(pk=project.pk)
-    if launch_key is not None:
-        known = project.rounds.filter(launch_key=launch_key).first()
-        if known is not None:
-            return known
+    known = project.rounds.filter(launch_key=launch_key).first() if launch_key else None
     plan = checked_plan(list(training_plan))
     if kind == Round.Kind.DEMONSTRATION:
         _check_demonstrations(contestants, plan, settings)
@@ -78,7 +81,7 @@ def open_round(
         raise Refused("Training needs train prompts. Ask for some, or train nothing in this round.")
     settings.setdefault("overlap", project.overlap)
     settings.setdefault("completions_per_comparison", project.completions_per_comparison)
-    number = (project.rounds.aggregate(last=Max("number"))["last"] or 0) + 1
+    number = known.number if known else (project.rounds.aggregate(last=Max("number"))["last"] or 0) + 1
     settings.setdefault("seed", number)
     round = Round(
         project=project,
@@ -93,6 +96,11 @@ def open_round(
     round.full_clean(exclude=["project", "created_by", "launch_key"])
     if kind == Round.Kind.RANKING and len(contestants) * round.samples_per_contestant < 2:
         raise Refused("One completion can't be compared. Choose more contestants, or more samples of each.")
+    if known is not None:
+        had, asked = ({name: getattr(each, name) for name in ASKED} for each in (known, round))
+        had["contestants"], asked["contestants"] = set(known.contestants.all()), set(contestants)
+        refuse_other_content(f"round {known.number}", had=had, asked=asked)
+        return known
     round.save()
     round.contestants.set(contestants)
     record("round opened", actor=user, project=project.slug, subject=f"round {number}")
@@ -169,6 +177,9 @@ def advance_round(*, round_id: int) -> None:
             return
         try:
             following = step(round)
+        except WorkFailed as error:
+            _note_failure(round, str(error), work=error.work)
+            return
         except Refused as error:
             _note_failure(round, str(error))
             return
@@ -179,8 +190,12 @@ def advance_round(*, round_id: int) -> None:
             return
 
 
-def _note_failure(round: Round, reason: str) -> None:
-    Round.objects.filter(pk=round.pk, status=round.status).update(failure=reason)
+@transaction.atomic
+def _note_failure(round: Round, reason: str, *, work: Work | None = None) -> None:
+    """Let the round stand still. Not for work that a person has let go on meanwhile, for which they lock the round."""
+    Round.objects.select_for_update().get(pk=round.pk)
+    if work is None or type(work).objects.filter(pk=work.pk, status=WorkStatus.FAILED).exists():
+        Round.objects.filter(pk=round.pk, status=round.status).update(failure=reason)
 
 
 def _generate(round: Round) -> str | None:
@@ -207,6 +222,7 @@ def _train(round: Round) -> str | None:
     """Freeze the judgments and work through the plan."""
     if round.training_plan:
         runs = list(round.runs.all())
+        _refuse_failed(runs)  # before others are queued that learn from one of them
         if len(runs) < len(round.training_plan):
             runs = queue_training(round=round, dataset=_dataset_of(round, runs))
         if not _all_over(runs) or len(runs) < len(round.training_plan):
@@ -236,11 +252,23 @@ _STEPS: dict[Status, Callable[[Round], str | None]] = {
 }
 
 
-def _all_over(work: Sequence[GenerationJob] | Sequence[TrainingRun]) -> bool:
-    """Whether all of it has ended well or was given up; raises Refused with the reason when some has failed."""
+class WorkFailed(Refused):
+    """A job or a run of the round has failed: a person retries it, lets it go on, or goes on without it."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(f"{str(work)[:1].upper()}{str(work)[1:]} failed. {work.error}")
+        self.work = work
+
+
+def _refuse_failed(work: Sequence[Work]) -> None:
     for item in work:
         if item.status == WorkStatus.FAILED:
-            raise Refused(f"{str(item)[:1].upper()}{str(item)[1:]} failed. {item.error}")
+            raise WorkFailed(item)
+
+
+def _all_over(work: Sequence[Work]) -> bool:
+    """Whether all of it has ended well or was given up. Raises WorkFailed when some has failed."""
+    _refuse_failed(work)
     return all(item.is_over for item in work)
 
 
@@ -251,6 +279,11 @@ def open_next_round(*, round: Round) -> Round | None:
     All completions of a prompt stand in one comparison where they fit: one ranking then compares each sample of a
     policy with each of its parent. Nothing is opened when no policy was trained.
     """
+    # Derived, so that a second call finds the first one's draft.
+    launch_key = uuid.uuid5(uuid.NAMESPACE_OID, f"rankloop:after:{round.project_id}:{round.number}")
+    known = round.project.rounds.filter(launch_key=launch_key).first()
+    if known is not None:
+        return known
     trained = Checkpoint.objects.filter(run__round=round, kind=Checkpoint.Kind.POLICY).order_by("pk")
     parent = _plain_contestant(round)
     if not trained or parent is None:
@@ -264,8 +297,7 @@ def open_next_round(*, round: Round) -> Round | None:
         user=round.created_by,
         name=f"After {round.name}",
         contestants=contestants,
-        # Derived, so that a second call finds the first one's draft.
-        launch_key=uuid.uuid5(uuid.NAMESPACE_OID, f"rankloop:after:{round.project_id}:{round.number}"),
+        launch_key=launch_key,
         audience=round.audience,
         overlap=round.overlap,
         completions_per_comparison=shown_together(len(contestants)),

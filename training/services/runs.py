@@ -10,7 +10,7 @@ from django.db import transaction
 from annotation.models import Contestant, Project, Round
 from rankloop.accounts.models import User
 from rankloop.audit.services import record
-from rankloop.errors import Refused
+from rankloop.errors import Conflict, Refused
 from training.models import Checkpoint, GenerationJob, PreferenceDataset, RunInput, TrainingRun, WorkStatus
 from training.plans import checked_plan, needs_reward_model
 from training.preferences import SPLITS
@@ -208,15 +208,36 @@ def open_run(
 def write_inputs(
     *, run: TrainingRun, dataset: PreferenceDataset, parent: Checkpoint, reward_model: Checkpoint | None
 ) -> None:
-    """What a run reads, in its roles. Call it in a transaction."""
-    inputs = {RunInput.Role.BASE: base_of(parent)}
+    """Write down what a run reads. Call it in a transaction."""
+    inputs = inputs_of(dataset=dataset, parent=parent, reward_model=reward_model)
+    for role, read in inputs.items():
+        kind = "dataset" if role == RunInput.Role.DATA else "checkpoint"
+        RunInput.objects.create(run=run, role=role, **{kind: read})
+
+
+def inputs_of(
+    *, dataset: PreferenceDataset, parent: Checkpoint, reward_model: Checkpoint | None
+) -> dict[str, PreferenceDataset | Checkpoint]:
+    """What a run reads, in its roles."""
+    inputs: dict[str, PreferenceDataset | Checkpoint] = {
+        RunInput.Role.DATA: dataset,
+        RunInput.Role.BASE: base_of(parent),
+    }
     if not parent.is_whole:
         inputs[RunInput.Role.PARENT] = parent
     if reward_model is not None:
         inputs[RunInput.Role.REWARD_MODEL] = reward_model
-    RunInput.objects.create(run=run, role=RunInput.Role.DATA, dataset=dataset)
-    for role, checkpoint in inputs.items():
-        RunInput.objects.create(run=run, role=role, checkpoint=checkpoint)
+    return inputs
+
+
+def refuse_other_content(opened: str, *, had: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise Conflict when what a launch key has opened is not what is asked for with it now."""
+    differs = [name.replace("_", " ") for name, value in asked.items() if had[name] != value]
+    if differs:
+        raise Conflict(
+            f"This launch key was used before and opened {opened}, which differs in {', '.join(differs)} from what is "
+            "asked for now. Use a new launch key to open another one."
+        )
 
 
 @transaction.atomic

@@ -30,7 +30,7 @@ FIRST_METHOD = "dpo"
 def new_run(request: HttpRequest, slug: str) -> HttpResponse:
     """The form. `?method=` and `?preset=` choose what it shows, `?like=` a run to begin from.
 
-    The same launch key sent twice leads to the same run.
+    The same sent twice with one launch key leads to the same run.
     """
     project = get_project(request.user, slug, at_least=Role.RESEARCHER)
     like = _like(project, request.GET.get("like", ""))
@@ -49,7 +49,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
                 **form.draft_fields(),
             )
         except Refused as error:
-            form.add_error(None, str(error))
+            form.refuse(error)
         else:
             # The driver looks it over within two seconds; no doorbell is needed.
             return redirect("run", slug, run.pk)

@@ -38,7 +38,7 @@ def rounds(request: HttpRequest, slug: str) -> HttpResponse:
 
 @login_required
 def new_round(request: HttpRequest, slug: str) -> HttpResponse:
-    """The launch form. The same launch key sent twice leads to the same round."""
+    """The launch form. The same sent twice with one launch key leads to the same round."""
     project = get_project(request.user, slug, at_least=Role.RESEARCHER)
     form = LaunchForm(request.POST or None, project=project)
     if request.method == "POST" and form.is_valid():
@@ -50,7 +50,7 @@ def new_round(request: HttpRequest, slug: str) -> HttpResponse:
                 )
                 launch_round(round=opened, user=request.user)
         except Refused as error:
-            form.add_error(None, str(error))
+            form.refuse(error)
         except ValidationError as error:
             form.add_error(None, " ".join(error.messages))
         else:

@@ -13,8 +13,8 @@ const linesOf = (metric) => runs.map(({ name }, run) => ({
 
 const curves = new Curves(box, linesOf);
 const awaited = new Set(runs.keys());
-runs.forEach(({ address }, run) => follow(address, (rows) => {
+runs.forEach(({ address }, run) => follow(address, (rows, more) => {
   curves.add(run, rows);
-  awaited.delete(run);
+  if (!more) awaited.delete(run);
   if (!awaited.size) box.removeAttribute("aria-busy");
 }));

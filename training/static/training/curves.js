@@ -170,18 +170,18 @@ function optionsOf(lines, width) {
   };
 }
 
-// Asks for the measurements of one run until it is over, and hands on what is new.
+// Asks for the measurements of one run until it is over, and hands on what is new, and whether more is there already.
 export async function follow(address, take, milliseconds = 2000) {
   let after = 0, over = false;
   while (!over) {
-    let rows = [];
+    let rows = [], more = false;
     try {
       const response = await fetch(`${address}?after=${after}`, { headers: { Accept: "application/json" } });
-      if (response.ok) ({ rows, last: after, over } = await response.json());
+      if (response.ok) ({ rows, last: after, more, over } = await response.json());
     } catch {
       // No network: the curves stay as they are, and the next look may do better.
     }
-    take(rows);
-    if (!over) await new Promise((resolve) => setTimeout(resolve, milliseconds));
+    take(rows, more);
+    if (!over && !more) await new Promise((resolve) => setTimeout(resolve, milliseconds));
   }
 }
