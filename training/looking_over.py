@@ -11,6 +11,8 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from django.utils import timezone
 
 from rankloop.errors import Refused
 from training import store
-from training.models import RunInput, TrainingRun, WorkStatus
+from training.models import PreferenceDataset, RunInput, TrainingRun, WorkStatus
+from training.preferences import ROWS_FILE
 from training.recipes.run_dir import RecipeError
 from training.recipes.training_options import FEWEST
+from training.selectors.lineage import lineage_of
 from training.services.launching import fingerprint, write_findings
 from training.services.work import LeaseLost
 from training.supervisor import Recipe, read_log
@@ -34,6 +38,7 @@ log = logging.getLogger(__name__)
 # What one look-over may take: others wait for it. Nobody renews the lease while its data are written, so the first
 # lasts as long.
 MOST_SECONDS = 600.0
+LEARNT_BEFORE = "learnt_before.jsonl"
 
 
 def check_run(run_id: Any) -> None:
@@ -87,7 +92,9 @@ def _look_over(run: TrainingRun, folder: Path, *, end: float) -> dict[str, Any]:
         "processes": settings.TRAINING_PROCESSES,
         "is_sharded": settings.TRAINING_IS_SHARDED,
         "imported": bool(run.inputs.get(role=RunInput.Role.DATA).dataset.imported_from),
+        "learnt_before": LEARNT_BEFORE,
     }
+    write_learnt_before(run, folder / LEARNT_BEFORE)
     (folder / "config.json").write_text(json.dumps(config))
     recipe = Recipe("preview", folder)
     recipe.start()
@@ -111,6 +118,32 @@ def _look_over(run: TrainingRun, folder: Path, *, end: float) -> dict[str, Any]:
     return _unseen(
         f"The run could not be looked over: {said}", "Look it over again; if it stays so, tell an admin."
     )
+
+
+def write_learnt_before(run: TrainingRun, file: Path) -> None:
+    """Write the prompts that parent and reward model have learnt from, one a line as {"prompt": messages, "where": text}.
+
+    A prompt whose text was erased is left out: nobody can be asked it again.
+    """
+    with file.open("w", encoding="utf-8") as lines:
+        for item in run.inputs.filter(checkpoint__run__isnull=False).select_related("checkpoint"):
+            for dataset in lineage_of(item.checkpoint).datasets:
+                for messages in _train_prompts(dataset):
+                    where = f"a prompt of {dataset}, which is behind {item.checkpoint}"
+                    lines.write(json.dumps({"prompt": messages, "where": where}, ensure_ascii=False) + "\n")
+
+
+def _train_prompts(dataset: PreferenceDataset) -> Iterator[list[dict[str, str]]]:
+    seen = set()
+    with (store.fetch(dataset.digest) / ROWS_FILE).open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row["split"] == "train" and row["prompt"] not in seen:
+                seen.add(row["prompt"])
+                with suppress(store.ErasedText):
+                    yield [
+                        {"role": part["role"], "content": store.get_text(part["text"])}
+                        for part in row["messages"]
+                    ]
 
 
 def _unseen(what: str, remedy: str) -> dict[str, Any]:

@@ -39,16 +39,17 @@ def question(text: str) -> list[dict[str, str]]:
 
 def preview(
     folder: Path, base: Path, method: str = "dpo", train: list[Any] | None = None, held_out: list[Any] | None = None,
-    **changes: Any,
+    learnt_before: list[Any] | None = None, **changes: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """What is found of a run of `method` on these rows; by default 48 pairs and 24 held out."""
     if METHODS[method].samples:
         asked = [{"prompt": question(f"Say {n}."), "prompt_id": f"p{n}"} for n in range(20)]
         train, held_out = train or asked[:16], held_out or asked[16:]
     run_dir = make_training_run(
-        folder / "run", "preview", base, **{"of": method, "fewest": 8, "options": {}} | changes
-    )
-    for name, rows in (("train", train), ("held_out", held_out)):
+        folder / "run", "preview", base, learnt_before=learnt_before and "learnt_before.jsonl",
+        **{"of": method, "fewest": 8, "options": {}} | changes,
+    )  # fmt: skip
+    for name, rows in (("train", train), ("held_out", held_out), ("learnt_before", learnt_before)):
         if rows is not None:
             write_pairs(run_dir / f"{name}.jsonl", rows)
     return main(open_run(run_dir, "preview"))
@@ -232,6 +233,17 @@ def test_a_prompt_that_is_learnt_from_and_held_out_is_refused_however_it_is_spel
     (leak,) = found["leaked"]
     assert leak["prompt"] == "say something"
     assert (leak["train"][:12], leak["held_out"][:14]) == ("train row 49", "held-out row 1")
+
+
+def test_a_prompt_that_the_parent_has_learnt_from_is_refused_as_held_out(tiny_model, tmp_path):
+    known = [
+        {"prompt": question(text), "where": "a prompt of dataset 12ab, which is behind sft"}
+        for text in ("A", "b")
+    ]
+    held_out = [*some_pairs(2, seed=9), dict(some_pairs(1, seed=9)[0], prompt=question("a"))]
+    found = preview(tmp_path, tiny_model, held_out=held_out, learnt_before=known)
+    assert "1 prompt is both learnt from and held out" in told(found)
+    assert found["leaked"][0]["train"] == "a prompt of dataset 12ab, which is behind sft"
 
 
 def test_the_first_turn_is_normalised_as_the_split_is():

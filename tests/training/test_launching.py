@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from django.utils import timezone
 
-from annotation.models import Round
+from annotation.models import Prompt, Round
 from annotation.services.members import open_project
 from rankloop.audit.models import AuditEvent
 from rankloop.errors import Conflict, Refused
@@ -363,6 +363,23 @@ def test_the_look_over_reads_what_the_run_would_read_and_leaves_no_folder(run, p
     assert config["options"] == run.recipe["options"]
     assert (config["imported"], config["processes"], config["is_sharded"]) == (False, 1, False)
     assert list((settings.RUNS_FOLDER / str(run.pk)).iterdir()) == []
+
+
+def test_what_parent_and_reward_model_learnt_from_is_looked_for_among_what_is_held_out(
+    cast, run, dataset, base, judge, tmp_path
+):
+    earlier = drafted(cast, dataset, base, name="earlier")
+    policy = Checkpoint.objects.create(
+        project=cast.project, name="policy", kind="policy", digest="p" * 64, base=base, run=earlier
+    )
+    for parent, learnt in ((base, 0), (policy, run.inputs.get(role="data").dataset.counts["train_prompts"])):
+        child = drafted(cast, dataset, parent, reward_model=judge)  # that one was not trained here
+        looking_over.write_learnt_before(child, tmp_path / "learnt")
+        lines = [json.loads(line) for line in (tmp_path / "learnt").read_text().splitlines()]
+        assert len(lines) == learnt
+    asked = set(Prompt.objects.filter(split="train").values_list("messages__0__content", flat=True))
+    assert {line["prompt"][0]["content"] for line in lines} <= asked
+    assert lines[0]["where"] == f"a prompt of {dataset}, which is behind policy"
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,16 @@ def describe_split(rows: Sequence[Row], found: Found, *, max_length: int) -> dic
     }
 
 
-def leaked(train: Sequence[Row], held_out: Sequence[Row]) -> list[tuple[str, Row, Row]]:
-    """(first user turn, a train row, a held-out row) for each prompt that both splits ask."""
+@dataclass(frozen=True)
+class Learnt:
+    """A prompt that the parent or the reward model of a run has learnt from."""
+
+    where: str
+    messages: Sequence[Message]
+
+
+def leaked(train: Sequence[Row | Learnt], held_out: Sequence[Row]) -> list[tuple[str, Row | Learnt, Row]]:
+    """(first user turn, where it is learnt from, a held-out row) for each prompt that is on both sides."""
     learnt = {first_turn(row.messages): row for row in reversed(train)}
     shared = {}
     for row in held_out:

@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from training.recipes.estimates import Load, Machine
 from training.recipes.findings import (
     CUT_WITHOUT_ASKING,
     Found,
+    Learnt,
     Row,
     Side,
     describe_split,
@@ -94,7 +95,7 @@ def main(run: RunDir) -> dict[str, Any]:
     rows = {split: reader.read(split) for split in SPLITS}
     found = {split: judge(method, rows[split], **limits) for split in SPLITS}
     kept = {split: left_over(rows[split], found[split]) for split in SPLITS}
-    shared = leaked(rows["train"], rows["held_out"])
+    shared = leaked([*rows["train"], *learnt_before(run)], rows["held_out"])
 
     problems = disagreements(run, base) + too_long_for(model_config, options["max_length"])
     for split in SPLITS:
@@ -313,13 +314,22 @@ def disagreements(run: RunDir, base: Path) -> list[dict[str, Any]]:
     return told
 
 
-def leak_problem(shared: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
+def learnt_before(run: RunDir) -> Iterator[Learnt]:
+    """What parent and reward model have learnt from: what they know must not be held out either."""
+    if name := run.config.get("learnt_before"):
+        with (run.path / name).open(encoding="utf-8") as lines:
+            for line in map(json.loads, lines):
+                yield Learnt(line["where"], line["prompt"])
+
+
+def leak_problem(shared: Sequence[tuple[str, Row | Learnt, Row]]) -> dict[str, Any]:
     turn, learnt, held_out = shared[0]
     are = "prompts are" if len(shared) > 1 else "prompt is"
     return problem(
         f"{len(shared)} {are} both learnt from and held out, so the held-out figures would be too good; one is "
         f"“{turn[:120]}” ({learnt.where} and {held_out.where}).",
-        "Freeze a dataset from rounds that do not share prompts, or import one that holds none of them twice.",
+        "Freeze a dataset from rounds that do not share prompts, import one that holds none of them twice, or choose a "
+        "parent and a reward model that have not seen them.",
         rows=len(shared),
     )
 
