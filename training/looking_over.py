@@ -121,7 +121,7 @@ def _look_over(run: TrainingRun, folder: Path, *, end: float) -> dict[str, Any]:
 
 
 def write_learnt_before(run: TrainingRun, file: Path) -> None:
-    """Write the prompts that parent and reward model have learnt from, one a line as {"prompt": messages, "where": text}.
+    """Write what parent and reward model have learnt from, one prompt a line as {"prompt": messages, "where": text}.
 
     A prompt whose text was erased is left out: nobody can be asked it again.
     """
