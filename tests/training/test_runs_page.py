@@ -428,11 +428,17 @@ def test_what_the_page_offers_goes_with_the_state(site, cast):
         assert re.findall(r'<button type="submit"[^>]* id="(\w+)"', content) == offered
 
 
-def test_a_run_that_never_began_is_not_offered_to_go_on_unless_its_round_needs_it(site, cast, round):
-    alone = add_run(cast, status=WorkStatus.CANCELLED)
+def test_a_run_that_can_not_go_on_is_not_offered_to(site, cast, round):
+    never_began = add_run(cast, status=WorkStatus.CANCELLED)
+    begun = add_run(cast, status=WorkStatus.CANCELLED, attempt=1)
     of_round = add_run(cast, round=round, status=WorkStatus.CANCELLED)
-    for run, offered in ((alone, False), (of_round, True)):
-        assert ('id="continue"' in site.get(f"/p/tea/runs/{run.pk}/").content.decode()) is offered
+
+    def is_offered(run) -> bool:
+        return 'id="continue"' in site.get(f"/p/tea/runs/{run.pk}/").content.decode()
+
+    assert [is_offered(run) for run in (never_began, begun, of_round)] == [False, True, True]
+    type(round).objects.filter(pk=round.pk).update(status="cancelled")
+    assert not is_offered(of_round)
 
 
 def test_every_group_of_curves_has_a_title_and_no_metric_stands_in_two():
