@@ -29,6 +29,8 @@ def main(folder: Path) -> None:
 
     config = json.loads((folder / "config.json").read_text())
     options = parse_options("ppo", config["options"])
+    # Ours is in units of the spread of scores, TRL's in those of the reward model itself.
+    spread = json.loads((Path(config["reward_model"]) / "recipe.json").read_text())["score_spread"]
     dtype = compute_dtype()
     torch.manual_seed(config["seed"])
     tokenizer = AutoTokenizer.from_pretrained(config["base"], padding_side="left")
@@ -70,7 +72,7 @@ def main(folder: Path) -> None:
             response_length=options.max_new_tokens,
             temperature=options.temperature,
             stop_token="eos",
-            missing_eos_penalty=options.missing_eos_penalty,
+            missing_eos_penalty=options.missing_eos_penalty * spread,
             kl_coef=options.kl_coefficient,
             cliprange=options.clip_range,
             cliprange_value=options.value_clip_range,

@@ -47,7 +47,7 @@ def trl_folder(home: Path) -> Path:
 def compare(
     model: Path, home: Path, turns: int, *, quick: bool, environ: Callable[[], dict[str, str]]
 ) -> dict[str, Any]:
-    """Medians over `turns` pairs of runs: {"updates_per_second_ratio", "reward", "baseline_reward", ...}."""
+    """Over `turns` pairs of runs: {"updates_per_second_ratio", "reward", "baseline_reward", ...}."""
     steps, batch, tokens = (1, 8, 16) if quick else (3, 16, 48)
     options = OPTIONS | {
         "steps": steps,
@@ -71,7 +71,8 @@ def compare(
                     plain.append(by_hand(folders[1], old, environ))
             print(
                 f"{'ppo':>16} {turn:>4} {ours[-1]['seconds']:>8.1f} {plain[-1]['seconds']:>8.1f} "
-                f"{ours[-1]['seconds'] / plain[-1]['seconds']:>6.3f}",
+                f"{ours[-1]['seconds'] / plain[-1]['seconds']:>6.3f}   reward {ours[-1]['reward']:.3f}, "
+                f"TRL's {plain[-1]['reward']:.3f}",
                 flush=True,
             )
     ratios = [
@@ -87,8 +88,11 @@ def compare(
         "ratios": ratios,
         "seconds": median(ours, "seconds"),
         "baseline_seconds": median(plain, "seconds"),
-        "reward": median(ours, "reward"),
-        "baseline_reward": median(plain, "reward"),
+        # Of the few completions of a run's last step, so of all turns together.
+        "reward": statistics.mean(run["reward"] for run in ours),
+        "baseline_reward": statistics.mean(run["reward"] for run in plain),
+        "rewards": [run["reward"] for run in ours],
+        "baseline_rewards": [run["reward"] for run in plain],
         "peak_memory_mb": median(ours, "memory"),
         "baseline_peak_memory_mb": median(plain, "memory"),
     }
