@@ -2,8 +2,10 @@
 
 Both learn from the same reward model and prompts, at equal batch, lengths, passes and rates, each in a process of its
 own, in turns. An update is one optimiser step of policy and value model on a mini-batch; its CPU-seconds include
-sampling, rewarding and everything else a step needs. TRL removed its trainer in 1.13, so that version is installed
-apart, beside the packages of this checkout, and only the baseline sees it.
+sampling, rewarding and everything else a step needs. Both policies then answer the same prompts, which neither learnt
+from, by the same seeds, and the reward model scores them in one way: TRL's own figures come from other strings, without
+what the chat template puts after an answer. TRL removed its trainer in 1.13, so that version is installed apart, beside
+the packages of this checkout, and only the baseline sees it.
 """
 
 import json
@@ -16,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.bench_generate import ROOT
-from tests.benchmarks.rehearsed import starter_prompts
+from tests.benchmarks.rehearsed import measured, starter_prompts
 
 TRL = "trl==1.12.0"
+LEARNT_FROM = 64  # starter prompts; those after them are answered to see what was learnt
 WANTED = 1.5  # times as many updates a second
 # What TRL's trainer does not have is turned off, or set to what it does.
 OPTIONS = {
@@ -61,14 +64,17 @@ def compare(
     plain: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as work:
         judge = reward_model(Path(work) / "judge", model, environ)
-        facts = json.loads((judge / "recipe.json").read_text())
         for turn in range(turns):
             folders = [make_run(Path(work) / f"{side}-{turn}", model, judge, options, turn) for side in "ab"]
             for side in (0, 1) if turn % 2 else (1, 0):
                 if side == 0:
-                    ours.append(by_recipe(folders[0], facts, environ))
+                    ours.append(by_recipe(folders[0], environ))
                 else:
                     plain.append(by_hand(folders[1], old, environ))
+            asked = starter_prompts()[LEARNT_FROM:][: 4 if quick else 128]
+            for folder, runs in zip(folders, (ours, plain), strict=True):
+                told = measured(model, folder / "output", judge, asked, max_new_tokens=tokens, seed=turn)
+                runs[-1]["reward"] = told["reward"]
             print(
                 f"{'ppo':>16} {turn:>4} {ours[-1]['seconds']:>8.1f} {plain[-1]['seconds']:>8.1f} "
                 f"{ours[-1]['seconds'] / plain[-1]['seconds']:>6.3f}   reward {ours[-1]['reward']:.3f}, "
@@ -88,7 +94,6 @@ def compare(
         "ratios": ratios,
         "seconds": median(ours, "seconds"),
         "baseline_seconds": median(plain, "seconds"),
-        # Of the few completions of a run's last step, so of all turns together.
         "reward": statistics.mean(run["reward"] for run in ours),
         "baseline_reward": statistics.mean(run["reward"] for run in plain),
         "rewards": [run["reward"] for run in ours],
@@ -101,7 +106,7 @@ def compare(
 def make_run(folder: Path, model: Path, judge: Path, options: dict[str, Any], seed: int) -> Path:
     prompts = [
         {"prompt": messages, "prompt_id": str(number)}
-        for number, messages in enumerate(starter_prompts()[:64])
+        for number, messages in enumerate(starter_prompts()[:LEARNT_FROM])
     ]
     folder.mkdir(parents=True)
     for split, some in (("train", prompts[1:]), ("held_out", prompts[:1])):
@@ -145,16 +150,13 @@ def reward_model(folder: Path, model: Path, environ: Callable[[], dict[str, str]
     return folder / "output"
 
 
-def by_recipe(folder: Path, facts: dict[str, Any], environ: Callable[[], dict[str, str]]) -> dict[str, Any]:
+def by_recipe(folder: Path, environ: Callable[[], dict[str, str]]) -> dict[str, Any]:
     run([sys.executable, "-m", "training.recipes.ppo", str(folder)], environ)
     result = json.loads((folder / "result.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rewards = [line["value"] for line in lines if line["name"] == "score"]
     return {
         "seconds": result["cpu_seconds_loop"],
         "updates": sum(line["value"] for line in lines if line["name"] == "updates"),
-        # In the reward model's own units, as TRL counts.
-        "reward": rewards[-1] * facts["score_spread"] + facts["score_mean"],
         "memory": result["peak_memory_mb"],
     }
 
@@ -165,7 +167,6 @@ def by_hand(folder: Path, old: Path, environ: Callable[[], dict[str, str]]) -> d
     return {
         "seconds": found["cpu_seconds_loop"],
         "updates": found["updates"],
-        "reward": found["scores"][-1],
         "memory": found["peak_memory_mb"],
     }
 

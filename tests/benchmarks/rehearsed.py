@@ -172,6 +172,7 @@ def measured(
     from training.recipes.prompts import Prompt
     from training.recipes.shared_base import SharedBase
 
+    loading.be_quiet()
     options = parse_options("ppo", {"max_new_tokens": max_new_tokens})
     shared = SharedBase(base, loading.load_tokenizer(base), adapter, rank=16, alpha=32)
     reward = rollouts.open_reward({"reward_model": str(judge)}, options, shared, base)
