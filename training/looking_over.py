@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from rankloop.errors import Refused
 from training import store
-from training.models import PreferenceDataset, RunInput, TrainingRun, WorkStatus
+from training.models import Checkpoint, PreferenceDataset, RunInput, TrainingRun, WorkStatus
 from training.preferences import ROWS_FILE
 from training.recipes.run_dir import RecipeError
 from training.recipes.training_options import FEWEST
@@ -125,12 +125,15 @@ def write_learnt_before(run: TrainingRun, file: Path) -> None:
 
     A prompt whose text was erased is left out: nobody can be asked it again.
     """
+    behind: dict[PreferenceDataset, Checkpoint] = {}  # each once: parent and reward model often share them
+    for item in run.inputs.filter(checkpoint__run__isnull=False).select_related("checkpoint"):
+        for dataset in lineage_of(item.checkpoint).datasets:
+            behind.setdefault(dataset, item.checkpoint)
     with file.open("w", encoding="utf-8") as lines:
-        for item in run.inputs.filter(checkpoint__run__isnull=False).select_related("checkpoint"):
-            for dataset in lineage_of(item.checkpoint).datasets:
-                for messages in _train_prompts(dataset):
-                    where = f"a prompt of {dataset}, which is behind {item.checkpoint}"
-                    lines.write(json.dumps({"prompt": messages, "where": where}, ensure_ascii=False) + "\n")
+        for dataset, checkpoint in behind.items():
+            where = f"a prompt of {dataset}, which is behind {checkpoint}"
+            for messages in _train_prompts(dataset):
+                lines.write(json.dumps({"prompt": messages, "where": where}, ensure_ascii=False) + "\n")
 
 
 def _train_prompts(dataset: PreferenceDataset) -> Iterator[list[dict[str, str]]]:

@@ -153,11 +153,9 @@ def beside(metrics: Mapping[str, Any]) -> list[Figure]:
     found = []
     for path, (title, is_share) in _BESIDE.items():
         name, _, within = path.partition(".")
-        value, interval = metrics.get(name), None
+        value, interval = metrics.get(name), metrics.get(f"{name}_interval")
         if name == "loss" and rate is None:
             interval = metrics.get("interval")  # of a run that is judged by its loss
-        if name == "best_of_4_win_rate":
-            interval = metrics.get("best_of_4_interval")
         if isinstance(value, Mapping):
             interval = (
                 None if path == "human_ceiling.accuracy" else value.get("interval")

@@ -62,6 +62,7 @@ def compare(
     old = trl_folder(home)
     ours: list[dict[str, Any]] = []
     plain: list[dict[str, Any]] = []
+    asked = starter_prompts()[LEARNT_FROM:][: 4 if quick else 128]
     with tempfile.TemporaryDirectory() as work:
         judge = reward_model(Path(work) / "judge", model, environ)
         for turn in range(turns):
@@ -71,7 +72,6 @@ def compare(
                     ours.append(by_recipe(folders[0], environ))
                 else:
                     plain.append(by_hand(folders[1], old, environ))
-            asked = starter_prompts()[LEARNT_FROM:][: 4 if quick else 128]
             for folder, runs in zip(folders, (ours, plain), strict=True):
                 told = measured(model, folder / "output", judge, asked, max_new_tokens=tokens, seed=turn)
                 runs[-1]["reward"] = told["reward"]

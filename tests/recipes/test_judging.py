@@ -51,7 +51,11 @@ def test_its_answers_are_measured_beside_its_parents_and_best_of_4(method, judge
     assert abs(found["kl"]) > 0.001
     assert found["judged"]["prompts"] == 4
     assert found["judged"]["interval"][0] <= found["judged"]["win_rate"] <= found["judged"]["interval"][1]
-    assert found["best_of_4_interval"][0] <= found["best_of_4_win_rate"] <= found["best_of_4_interval"][1]
+    assert (
+        found["best_of_4_win_rate_interval"][0]
+        <= found["best_of_4_win_rate"]
+        <= found["best_of_4_win_rate_interval"][1]
+    )
     seen = {(line["name"], line["step"]) for line in metrics_of(folder)}
     for name in ("reward", "kl", "length", "win_rate", "win_rate_low", "win_rate_high", "best_of_4_win_rate"):
         assert {step for seen_name, step in seen if seen_name == f"held_out/{name}"} == {0, 6}, name

@@ -63,7 +63,9 @@ def test_it_measures_itself_on_held_out_prompts_beside_its_parent_and_best_of_4(
     )  # the same seed gives parent and policy the same completions
     assert abs(metrics["kl"]) > 0.001
     assert (
-        metrics["best_of_4_interval"][0] <= metrics["best_of_4_win_rate"] <= metrics["best_of_4_interval"][1]
+        metrics["best_of_4_win_rate_interval"][0]
+        <= metrics["best_of_4_win_rate"]
+        <= metrics["best_of_4_win_rate_interval"][1]
     )
     assert metrics["interval"][0] <= metrics["win_rate"] <= metrics["interval"][1]
     seen = {(line["name"], line["step"]) for line in metrics_of(folder)}

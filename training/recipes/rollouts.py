@@ -218,7 +218,9 @@ class HeldOut:
             "parent_reward": float(self.parents.mean()),
             "best_of_4_reward": float(best.mean()),
             "best_of_4_win_rate": float(wins_of_best.mean()),
-            "best_of_4_interval": list(statistics.interval_by_cluster(wins_of_best.tolist(), prompts)),
+            "best_of_4_win_rate_interval": list(
+                statistics.interval_by_cluster(wins_of_best.tolist(), prompts)
+            ),
             "prompts": len(self.prompts),
             "samples": [
                 {"prompt_id": prompt.prompt_id, "text": text, "reward": reward}

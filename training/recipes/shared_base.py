@@ -96,6 +96,8 @@ def _padded(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
 class SharedBase:
     """The base with its adapters. Only `policy` and `value` learn; whatever is asked wears its adapter first."""
 
+    temperature = 1.0  # at which it samples, and therefore at which its tokens have their probability
+
     def __init__(
         self, base: Path, tokenizer: PreTrainedTokenizerBase, parent: Path | None, rank: int, alpha: int
     ) -> None:
@@ -114,9 +116,6 @@ class SharedBase:
         self.value_head: Float32Head | None = None
         self.reward_head: Float32Head | None = None
         self.recomputes = has_gpu()  # trades time for memory, which a CPU has
-        self.temperature = (
-            1.0  # at which it samples, and therefore at which its tokens have their probability
-        )
 
     @property
     def device(self) -> torch.device:

@@ -26,7 +26,6 @@ class TrainersBase(SharedBase):
             # A trainer that needs no reference has made none.
             self.model.load_adapter(parent, adapter_name=self.NAMES[REFERENCE], is_trainable=False)
         self.value_head = self.reward_head = None
-        self.temperature = 1.0
 
     def wear(self, adapter: str) -> None:
         frozen = adapter in (REFERENCE, REWARD)
