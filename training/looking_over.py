@@ -24,9 +24,9 @@ from django.utils import timezone
 from rankloop.errors import Refused
 from training import store
 from training.models import Checkpoint, PreferenceDataset, RunInput, TrainingRun, WorkStatus
-from training.preferences import ROWS_FILE
 from training.recipes.run_dir import RecipeError
 from training.recipes.training_options import FEWEST
+from training.selectors.datasets import rows_of
 from training.selectors.lineage import lineage_of
 from training.services.launching import fingerprint, write_findings
 from training.services.work import LeaseLost
@@ -138,15 +138,14 @@ def write_learnt_before(run: TrainingRun, file: Path) -> None:
 
 def _train_prompts(dataset: PreferenceDataset) -> Iterator[list[dict[str, str]]]:
     seen = set()
-    with (store.fetch(dataset.digest) / ROWS_FILE).open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if row["split"] == "train" and row["prompt"] not in seen:
-                seen.add(row["prompt"])
-                with suppress(store.ErasedText):
-                    yield [
-                        {"role": part["role"], "content": store.get_text(part["text"])}
-                        for part in row["messages"]
-                    ]
+    for row in rows_of(dataset):
+        if row["split"] == "train" and row["prompt"] not in seen:
+            seen.add(row["prompt"])
+            with suppress(store.ErasedText):
+                yield [
+                    {"role": part["role"], "content": store.get_text(part["text"])}
+                    for part in row["messages"]
+                ]
 
 
 def _unseen(what: str, remedy: str) -> dict[str, Any]:

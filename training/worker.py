@@ -24,11 +24,12 @@ from rankloop.errors import Refused
 from training import resources, store
 from training.models import GenerationJob, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.models.work import Work
-from training.preferences import FORMS, ROWS_FILE, SPLITS, text_digests
+from training.preferences import FORMS, SPLITS, text_digests
 from training.recipes.fingerprints import fingerprints
 from training.recipes.model_folders import refuse_disagreement
 from training.recipes.options import METHODS
 from training.recipes.run_dir import RecipeError, checkpoints_in, is_disk_full, write_json
+from training.selectors.datasets import rows_of
 from training.services.checkpoints import check_trained, checkpoint_of, register_result
 from training.services.work import (
     LeaseLost,
@@ -345,9 +346,7 @@ def training_config(run: TrainingRun, run_dir: Path) -> dict[str, Any]:
     """Write a run's data into its folder, as its method reads them; the config.json to go with them."""
     inputs = {item.role: item for item in run.inputs.select_related("checkpoint", "dataset")}
     dataset = inputs[RunInput.Role.DATA].dataset
-    rows = [
-        json.loads(line) for line in (store.fetch(dataset.digest) / ROWS_FILE).read_text().split("\n") if line
-    ]
+    rows = list(rows_of(dataset))
     texts = {digest: store.get_text(digest) for digest in text_digests(rows)}
     lines, version_of_form = FORMS[METHODS[run.method].reads]
     for split in SPLITS:

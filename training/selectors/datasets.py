@@ -29,9 +29,14 @@ def demonstrations_of(dataset: PreferenceDataset, *, split: str) -> Iterator[dic
     return sft_lines(rows, texts=texts, split=split)
 
 
+def rows_of(dataset: PreferenceDataset) -> Iterator[dict[str, Any]]:
+    """Its rows, as they were frozen. Raises DamagedArtifact."""
+    with (store.fetch(dataset.digest) / ROWS_FILE).open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
 def _read(dataset: PreferenceDataset, split: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    lines = (store.fetch(dataset.digest) / ROWS_FILE).read_text().split("\n")
-    rows = [row for line in lines if line and (row := json.loads(line))["split"] == split]
+    rows = [row for row in rows_of(dataset) if row["split"] == split]
     return rows, {digest: store.get_text(digest) for digest in text_digests(rows)}
 
 
