@@ -47,10 +47,10 @@ class DemoFailed(Exception):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the demo is. The defaults fit two CPU cores and twenty minutes, also where memory is slow."""
+    """How large the demo is. The defaults fit two CPU cores and twenty minutes, also without a matrix unit."""
 
     train_prompts: int = 100
-    held_out_prompts: int = 50
+    held_out_prompts: int = 40
     max_new_tokens: int = 56
     annotators: int = 12
     # More judgments of a comparison make more pairs of the same completions, each of which is computed once: they cost
@@ -62,7 +62,7 @@ class Sizes:
     dpo_options: dict[str, Any] = field(
         default_factory=lambda: {"steps": 24, "batch_size": 96, "micro_batch_size": 96}
     )
-    ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 10, "batch_size": 16, "epochs": 1})
+    ppo_options: dict[str, Any] = field(default_factory=lambda: {"steps": 8, "batch_size": 16, "epochs": 1})
 
 
 # For tests of the mechanics alone, on a tiny random model.

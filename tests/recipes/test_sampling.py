@@ -130,6 +130,37 @@ def test_tokens_are_drawn_by_their_probability(decoding, wanted):
     assert ((shares - torch.tensor(wanted)).abs() <= 4 * error).all(), shares
 
 
+@pytest.mark.parametrize("vocabulary", [7, 256, 1000])
+def test_the_token_that_is_drawn_is_the_first_whose_running_sum_exceeds_the_number(vocabulary):
+    """Beside a plain twin that sums over the whole vocabulary; half the tokens, also first and last, are impossible."""
+    rows, tokens = 40, 5
+    draw = drawing(DecodingOptions(temperature=1.0, max_new_tokens=tokens), range(rows))
+    numbers = [
+        torch.rand(tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(i))
+        for i in range(rows)
+    ]
+    noise = torch.Generator().manual_seed(0)
+    for at in range(tokens):
+        logits = torch.randn(rows, vocabulary, generator=noise) * 3
+        logits[:, ::2] = -torch.inf
+        logits[:, -1] = -torch.inf
+        drawn = draw(torch.zeros(rows, 1), logits).argmax(dim=-1)
+        upto = logits.softmax(dim=-1).double().cumsum(dim=-1)
+        slow = [int((upto[row] > numbers[row][at] * upto[row, -1]).nonzero()[0]) for row in range(rows)]
+        assert drawn.tolist() == slow
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0 - 2**-53])
+@pytest.mark.parametrize("possible", [[0], [255], [256], [999], [255, 256], [3, 997]])
+def test_the_least_and_the_greatest_number_draw_no_impossible_token(number, possible):
+    draw = drawing(DecodingOptions(temperature=1.0, max_new_tokens=1), [1])[-1]
+    draw.numbers = iter([torch.tensor([[number]], dtype=torch.float64)])
+    logits = torch.full((1, 1000), -torch.inf)
+    logits[0, possible] = torch.tensor([0.3 * place for place in range(len(possible))])
+    wanted = possible[-1] if number else possible[0]
+    assert draw(torch.zeros(1, 1), logits).argmax().item() == wanted
+
+
 def test_at_temperature_0_nothing_is_drawn():
     assert not drawing(DecodingOptions(temperature=0.0), [1, 2])
 

@@ -49,15 +49,16 @@ def has_gpu() -> bool:
 
 
 def compute_dtype() -> torch.dtype:
-    """bfloat16 where the hardware computes in it (four times faster on such a CPU), else float32."""
+    """bfloat16 where the hardware is faster in it, else float32.
+
+    A CPU is by a matrix unit (x86: AMX, four times) or its own instructions for it (ARM). The vector instructions of
+    x86, AVX512_BF16, are not enough: where there are those alone, a core made 83 billion operations a second of a
+    product of matrices and 160 in float32; sampling and PPO took 1.3 times as long in bfloat16, evaluations 1.7.
+    """
     if has_gpu():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     cpu = torch.cpu.get_capabilities()
-    return (
-        torch.bfloat16
-        if any(cpu.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-        else torch.float32
-    )
+    return torch.bfloat16 if cpu.get("amx_bf16") or cpu.get("bf16") else torch.float32
 
 
 def training_dtype(options: TrainingOptions) -> torch.dtype:

@@ -36,6 +36,8 @@ from training.recipes.options import DecodingOptions, parse_options
 from training.recipes.rendering import prompt_ids, with_system_prompt
 from training.recipes.run_dir import RecipeError, RunDir, run
 
+BLOCK = 256  # tokens whose probabilities are summed together
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -298,7 +300,8 @@ class Draw(LogitsProcessor):
     """Draws one token a row by its probability and leaves only that one.
 
     It takes one random number a row. `torch.multinomial` takes one for each token of the vocabulary, which was a
-    quarter of the time that sampling takes on a CPU.
+    quarter of the time that sampling takes on a CPU. Running sums are of blocks of tokens, then of the tokens of the
+    one that was drawn: over the whole vocabulary they were a tenth.
     """
 
     def __init__(self, seeds: Sequence[int], tokens: int) -> None:
@@ -312,13 +315,26 @@ class Draw(LogitsProcessor):
         )  # at each token (batch, 1), from 0 up to 1
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        upto = scores.softmax(dim=-1, dtype=torch.float32).cumsum(
-            dim=-1, dtype=torch.float64
-        )  # (batch, vocabulary)
+        likely = scores.softmax(dim=-1, dtype=torch.float32)
+        padded = torch.nn.functional.pad(likely, (0, -likely.shape[1] % BLOCK))
+        blocks = padded.unflatten(1, (-1, BLOCK))  # (batch, blocks, BLOCK)
+        upto = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)  # (batch, blocks)
         drawn = next(self.numbers).to(scores.device) * upto[:, -1:]
-        # The first token that reaches beyond what was drawn: never one of probability 0.
-        token = torch.searchsorted(upto, drawn, right=True).clamp(max=scores.shape[1] - 1)
+        block = _first_beyond(upto, drawn)
+        within = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK))[:, 0].cumsum(
+            dim=-1, dtype=torch.float64
+        )
+        before = torch.nn.functional.pad(upto, (1, 0)).gather(1, block)
+        token = block * BLOCK + _first_beyond(within, (drawn - before).clamp(min=0))
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+
+def _first_beyond(upto: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """Of each row the first place whose running sum `upto` exceeds `drawn`, (batch, 1): never one that adds nothing."""
+    last = torch.nextafter(
+        upto[:, -1:], torch.zeros_like(drawn)
+    )  # rounding may have brought `drawn` up to the sum
+    return torch.searchsorted(upto, torch.minimum(drawn, last), right=True)
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
