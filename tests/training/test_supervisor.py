@@ -34,7 +34,8 @@ def recipe(run_dir, tmp_path, monkeypatch):
 
     def start(code: str, **given) -> Recipe:
         monkeypatch.setattr(sys, "executable", real)
-        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "python", code)))
+        stub = tmp_path / f"python-{len(started)}"  # its own, since an earlier one may not have been read yet
+        monkeypatch.setattr(sys, "executable", str(write_stub(stub, code)))
         made = Recipe("dpo", run_dir, **given)
         made.start()
         started.append(made)
