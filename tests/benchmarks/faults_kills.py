@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -283,12 +284,10 @@ class KilledRun:
             came = not (folder / "config.json").exists()
         elif moment == "writing a checkpoint":
             self.wait(self._has_checkpoint)
-            came = self.wait(lambda: any(folder.glob("unfinished/checkpoint-*/*")), pause=0.0002)
+            came = self.wait(lambda: self._has("unfinished/checkpoint-*/*"), pause=0.0002)
         elif moment == "publishing":
             self.wait(self._has_checkpoint)
-            came = self.wait(
-                lambda: any(folder.glob("unfinished/checkpoint-*/*manifest.json*")), pause=0.0001
-            )
+            came = self.wait(lambda: self._has("unfinished/checkpoint-*/*manifest.json*"), pause=0.0001)
         elif moment == "last step":
             came = self.wait(lambda: self.progress().get("step") == STEPS)
         elif moment == "output":
@@ -298,7 +297,11 @@ class KilledRun:
         yield came
 
     def _has_checkpoint(self) -> bool:
-        return any(self.folder.glob("checkpoints/step-*/manifest.json"))
+        return self._has("checkpoints/step-*/manifest.json")
+
+    def _has(self, pattern: str) -> bool:
+        """Whether the attempt has such a file. Path.glob fails when a folder vanishes while it looks; glob does not."""
+        return bool(glob(pattern, root_dir=self.folder))
 
     # --- stopped workers ---
 
