@@ -222,7 +222,7 @@ def estimate_seconds(
     rows_held_out = evaluations * load.rows_held_out + load.rows_of_parent
     held_out = 2.0 * load.held_out / EVALUATED_TOGETHER * rows_held_out
     training = steps * load.step * _passes(method, options)
-    # A CPU that computes in bfloat16 is some three times as fast in it.
+    # A CPU that computes in bfloat16 (loading.compute_dtype) is some three times as fast in it.
     faster = 3 if machine.kind == "cpu" and machine.dtype_bytes == 2 else 1
     speed = FLOPS[machine.kind] * faster * (machine.cores if machine.kind == "cpu" else 1)
     evaluating = shape.parameters * held_out / speed
