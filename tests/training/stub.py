@@ -5,8 +5,10 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
+NUMBERS = count()
 PRELUDE = """\
 #!{python}
 import json, os, signal, subprocess, sys, time
@@ -20,8 +22,12 @@ def result(**values):
 """
 
 
-def write_stub(file: Path, code: str) -> Path:
-    """An executable that takes the arguments of `python -m ...` and does `code`, with run_dir and config at hand."""
+def write_stub(folder: Path, code: str) -> Path:
+    """An executable that takes the arguments of `python -m ...` and does `code`, with run_dir and config at hand.
+
+    Each is a file of its own: the process that an earlier one was started as may not have read it yet.
+    """
+    file = folder / f"python-{next(NUMBERS)}"
     file.write_text(PRELUDE.format(python=sys.executable) + textwrap.dedent(code))
     file.chmod(0o755)
     return file

@@ -34,8 +34,7 @@ def recipe(run_dir, tmp_path, monkeypatch):
 
     def start(code: str, **given) -> Recipe:
         monkeypatch.setattr(sys, "executable", real)
-        stub = tmp_path / f"python-{len(started)}"  # its own, since an earlier one may not have been read yet
-        monkeypatch.setattr(sys, "executable", str(write_stub(stub, code)))
+        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path, code)))
         made = Recipe("dpo", run_dir, **given)
         made.start()
         started.append(made)
@@ -138,7 +137,7 @@ def test_a_recipe_and_its_children_die_with_a_supervisor_that_is_killed(run_dir,
     pids.mkdir()
     grandchild = GRANDCHILD.format(pids=str(pids))
     stub = write_stub(
-        tmp_path / "python",
+        tmp_path,
         f"""
         Path({str(pids)!r}, "recipe").write_text(str(os.getpid()))
         subprocess.Popen([{sys.executable!r}, "-c", {grandchild!r}], close_fds=False, start_new_session=True)

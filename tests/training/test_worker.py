@@ -57,7 +57,7 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.02)
 
     def be(code: str) -> None:
-        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "python", code)))
+        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path, code)))
 
     return be
 

@@ -321,19 +321,16 @@ class Draw(LogitsProcessor):
         upto = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)  # (batch, blocks)
         drawn = next(self.numbers).to(scores.device) * upto[:, -1:]
         block = _first_beyond(upto, drawn)
-        within = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK))[:, 0].cumsum(
-            dim=-1, dtype=torch.float64
-        )
-        before = torch.nn.functional.pad(upto, (1, 0)).gather(1, block)
-        token = block * BLOCK + _first_beyond(within, (drawn - before).clamp(min=0))
+        within = blocks.take_along_dim(block[..., None], dim=1)[:, 0].cumsum(dim=-1, dtype=torch.float64)
+        before = torch.nn.functional.pad(upto, (1, 0)).gather(1, block)  # at most `drawn`
+        token = block * BLOCK + _first_beyond(within, drawn - before)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
 
 def _first_beyond(upto: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     """Of each row the first place whose running sum `upto` exceeds `drawn`, (batch, 1): never one that adds nothing."""
-    last = torch.nextafter(
-        upto[:, -1:], torch.zeros_like(drawn)
-    )  # rounding may have brought `drawn` up to the sum
+    # Rounding may have brought `drawn` up to the sum.
+    last = torch.nextafter(upto[:, -1:], torch.zeros_like(drawn))
     return torch.searchsorted(upto, torch.minimum(drawn, last), right=True)
 
 

@@ -41,7 +41,7 @@ def preview(tmp_path, monkeypatch):
     monkeypatch.setattr(looking_over, "POLL_SECONDS", 0.02)
 
     def be(code: str) -> None:
-        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "python", code)))
+        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path, code)))
 
     return be
 
