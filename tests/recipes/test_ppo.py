@@ -135,6 +135,41 @@ def test_sigterm_ends_an_evaluation_at_once_and_it_is_made_when_the_run_goes_on(
     assert weights_of(folder) == weights_of(finished[0])
 
 
+def test_the_first_epoch_goes_on_from_the_answers_to_the_rollouts(tiny_model, tmp_path, monkeypatch):
+    """Where a step is one part: with fewer passes, and the same weights to the bit as when asked again."""
+    from training.recipes import ppo
+
+    whole = {"micro_batch_size": 16, "epochs": 2}
+    asked, weights = [], []
+    for name in ("policy", "values"):
+        original = getattr(SharedBase, name)
+        monkeypatch.setattr(
+            SharedBase, name, lambda *a, name=name, f=original: asked[-1].append(name) or f(*a)
+        )
+    for name, keeps in (("kept", ppo.Learner.keeps), ("again", lambda learner: ())):
+        monkeypatch.setattr(ppo.Learner, "keeps", keeps)
+        asked.append([])
+        folder = ppo_run(tmp_path / name, tiny_model, options=whole)
+        run_here(folder)
+        weights.append(weights_of(folder))
+    assert weights[0] == weights[1]
+    # The value model learns in all of the four steps, the policy in three.
+    saved = [asked[1].count(name) - asked[0].count(name) for name in ("values", "policy")]
+    assert saved == [4, 3]
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch_size": 8}, {"mini_batches": 2}])
+def test_nothing_is_kept_of_a_step_in_parts(tiny_model, changes):
+    from training.recipes import ppo
+    from training.recipes.options import parse_options
+
+    shared = SharedBase(tiny_model, loading.load_tokenizer(tiny_model), None, 4, 8)
+    shared.add_value(4, 8)
+    one_part = {"micro_batch_size": 16, "mini_batches": 1, "value_warmup_steps": 0}
+    assert ppo.Learner(parse_options("ppo", OPTIONS | one_part), shared).keeps() == (POLICY, VALUE)
+    assert ppo.Learner(parse_options("ppo", OPTIONS | one_part | changes), shared).keeps() == ()
+
+
 def test_another_seed_ends_in_other_weights(finished, tiny_model, tmp_path):
     other = ppo_run(tmp_path / "other", tiny_model, seed=8)
     run_here(other)
@@ -249,19 +284,6 @@ def test_best_of_4_is_held_against_a_fifth_completion(tiny_model, monkeypatch):
     assert found["best_of_4_reward"] == pytest.approx((2 + 3 + 0) / 3)
     assert found["best_of_4_win_rate"] == pytest.approx((0 + 0.5 + 0.5) / 3)
     assert found["win_rate"] == 1.0
-
-
-def test_weights_are_the_same_again_after_sampling(tiny_model, monkeypatch):
-    monkeypatch.setattr(loading, "compute_dtype", lambda: torch.bfloat16)
-    shared = SharedBase(tiny_model, loading.load_tokenizer(tiny_model), None, 4, 8)
-    shared.wear(POLICY)
-    weights = shared.parameters_of(POLICY)
-    before = {name: weight.detach().clone() for name, weight in weights.items()}
-    with shared.for_sampling():
-        assert {weight.dtype for weight in shared.parameters_of(POLICY).values()} == {torch.bfloat16}
-    for name, weight in shared.parameters_of(POLICY).items():
-        assert weight is weights[name] and weight.requires_grad
-        assert torch.equal(weight, before[name])
 
 
 def test_the_reward_adapter_on_the_shared_base_scores_as_the_reward_model_does(tiny_model, reward_model):

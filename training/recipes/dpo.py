@@ -26,6 +26,7 @@ from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import completion_log_probs
 from training.recipes.judging import judged_by_reward_model
 from training.recipes.log_probs import log_probs
+from training.recipes.lora_layers import spare_passes
 from training.recipes.options import parse_options
 from training.recipes.options_from_data import DpoOptions
 from training.recipes.pairs import Pair, read_pairs, training_order
@@ -74,7 +75,7 @@ def main(run: RunDir) -> dict[str, Any]:
         peft_config=lora,
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
-    loading.spare_casts(trainer.model)
+    spare_passes(trainer.model)
     longest = max(len(row.ids) for sides in train_rows + test_rows for row in sides)
     attention = loading.attention_for(min(longest, options.max_length))
     for each in filter(None, (loading.without_adapter(trainer.model), frozen)):

@@ -134,7 +134,9 @@ def estimate_memory(
         "runtime": RUNTIME_BYTES[machine.kind],
         "weights": weights,
         "adapters": shape.parameters * _GRADIENT_AND_MOMENTS if whole else trained * _ADAM + frozen * 4,
-        "activations": SPARE[machine.kind] * _activations(shape, load, machine),
+        "activations": SPARE[machine.kind]
+        * _activations(shape, load, machine)
+        * (2 if _keeps_both(method, options) else 1),
         "logits": SLACK * _logits(method, shape, load.completions_together),
         "cache": _cache(shape, load, machine),
     }
@@ -177,6 +179,12 @@ def _activations(shape: Shape, load: Load, machine: Machine) -> float:
     return shape.layers * machine.dtype_bytes * shape.width * load.together + one_layer
 
 
+def _keeps_both(method: str, options: Mapping[str, Any]) -> bool:
+    """Whether PPO holds the activations of policy and value model at once (ppo.Learner.keeps)."""
+    one_part = method == "ppo" and options["batch_size"] <= options["micro_batch_size"]
+    return one_part and options.get("mini_batches", 1) == 1
+
+
 def _logits(method: str, shape: Shape, tokens: int) -> float:
     """Logits of completion tokens, in float32: themselves, their softmax, and in training gradients of both."""
     if method == "reward":
@@ -186,9 +194,15 @@ def _logits(method: str, shape: Shape, tokens: int) -> float:
 
 
 def _cache(shape: Shape, load: Load, machine: Machine) -> float:
-    """Keys and values of every layer while completions are sampled, and the logits of one token of each."""
+    """Keys and values of every layer while completions are sampled, and the logits of one token of each.
+
+    In float32 on a CPU the linear layers' weights lie beside the merged ones (lora_layers.for_sampling).
+    """
     kept = 2 * shape.layers * shape.key_width * machine.dtype_bytes * load.sampled
-    return SLACK * (kept + 4 * 4 * load.rows_sampled * shape.vocabulary)
+    merged = 0
+    if load.sampled and machine.kind == "cpu" and machine.dtype_bytes == 4:
+        merged = 4 * (shape.parameters - shape.vocabulary * shape.width)
+    return SLACK * (kept + 4 * 4 * load.rows_sampled * shape.vocabulary) + merged
 
 
 def estimate_disk(method: str, options: Mapping[str, Any], shape: Shape) -> dict[str, int]:
@@ -246,6 +260,7 @@ def _passes(method: str, options: Mapping[str, Any]) -> float:
         return 4.0 + weights_learn
     if not METHODS[method].samples:
         return 6.0 + weights_learn
-    # Sampled, then asked of policy, reference and reward; each epoch trains the policy, and with PPO a value model too.
+    # Sampled, then asked of reward, reference and what learns: the policy, and with PPO a value model too.
     models = 2 if method == "ppo" else 1
-    return 2.0 * 4 + 4.0 * options.get("epochs", 1) * models
+    asked = 2 if _keeps_both(method, options) else 2 + models
+    return 2.0 * (1 + asked) + 4.0 * options.get("epochs", 1) * models

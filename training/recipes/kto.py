@@ -36,6 +36,7 @@ from training.recipes.fitting import refuse_alone
 from training.recipes.forward_once import completion_log_probs
 from training.recipes.judging import judged_by_reward_model
 from training.recipes.log_probs import log_probs
+from training.recipes.lora_layers import spare_passes
 from training.recipes.options import parse_options
 from training.recipes.rendering import completion_rows
 from training.recipes.run_dir import RunDir, run
@@ -76,7 +77,7 @@ def main(run: RunDir) -> dict[str, Any]:
         peft_config=lora,
     )
     longest = max(row.prompt for row in train_rows) + max(len(row.ids) - row.prompt for row in train_rows)
-    loading.spare_casts(trainer.model)
+    spare_passes(trainer.model)
     base_model = trainer.model.get_base_model()
     base_model.set_attn_implementation(loading.attention_for(min(longest, options.max_length)))
     completion_log_probs(base_model)

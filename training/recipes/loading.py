@@ -8,7 +8,6 @@ from typing import Any
 import datasets
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
@@ -219,16 +218,6 @@ def with_parent(
     if parent is None:
         return policy, lora_config(options.lora_rank, options.lora_alpha, TaskType.CAUSAL_LM)
     return PeftModel.from_pretrained(policy, parent, is_trainable=True), None
-
-
-def spare_casts(model: PreTrainedModel | PeftModel) -> None:
-    """Let LoRA layers take what they are given as it is: for a model that always computes under autocast.
-
-    peft would make a float32 copy of it, of which autocast makes one in bfloat16 again: a tenth of a step.
-    """
-    for layer in model.modules():
-        if isinstance(layer, BaseTunerLayer):
-            layer.cast_input_dtype_enabled = False
 
 
 def without_adapter(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

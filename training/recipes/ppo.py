@@ -33,7 +33,7 @@ from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.rollouts import Rollouts
 from training.recipes.run_dir import UNFINISHED, Interrupted, RecipeError, RunDir, run, write_json
 from training.recipes.sampling import derived_seed
-from training.recipes.shared_base import POLICY, VALUE, SharedBase
+from training.recipes.shared_base import POLICY, VALUE, Rows, SharedBase
 
 ADAM = {"eps": 1e-5, "weight_decay": 0.0}  # eps: Huang et al. 2024
 # What a run may be resumed with another value of: how far it goes, and what fits the memory.
@@ -86,7 +86,9 @@ def main(run: RunDir) -> dict[str, Any]:
                 learner.history.append({"step": step, "held_out": found})
             run.report_progress(step, options.steps, "sampling")
             chosen = [prompts[i] for i in order[step * options.batch_size : (step + 1) * options.batch_size]]
-            made = rollouts.collect(shared, reward, chosen, options, derived_seed(seed, "rollout", step))
+            made = rollouts.collect(
+                shared, reward, chosen, options, derived_seed(seed, "rollout", step), keep=learner.keeps()
+            )
             run.report_progress(step, options.steps, "training")
             measured = learner.learn(made, seed=derived_seed(seed, "update", step))
             log(run, learner, measured)
@@ -144,6 +146,20 @@ class Learner:
             for adapter, peak in self.peaks.items()
         }
 
+    def learning(self) -> tuple[str, ...]:
+        """The adapters that learn in this step."""
+        return (VALUE,) if self.step < self.options.value_warmup_steps else (POLICY, VALUE)
+
+    def keeps(self) -> tuple[str, ...]:
+        """Whose answers are asked with the gradients that they lead to, so that the first epoch need not ask again.
+
+        They are the same as long as no weight has moved: with one mini-batch to a step. The activations of both are in
+        memory at once then, so it is done where a step is no more than one micro-batch.
+        """
+        options = self.options
+        in_one_part = options.batch_size <= options.micro_batch_size and processes.COUNT == 1
+        return self.learning() if in_one_part and options.mini_batches == 1 else ()
+
     def learn(self, made: Rollouts, seed: int) -> dict[str, float]:
         """One step: advantages, then epochs of clipped updates. Returns what it measured.
 
@@ -184,7 +200,6 @@ class Learner:
 
     def _update(self, made: Rollouts, advantages: Tensor, returns: Tensor, seed: int) -> dict[str, float]:
         options = self.options
-        learning = (VALUE,) if self.step < options.value_warmup_steps else (POLICY, VALUE)
         shuffled = torch.Generator().manual_seed(seed)
         sums: dict[str, float] = {}
         updates = 0
@@ -192,13 +207,13 @@ class Learner:
             order = torch.randperm(len(made.rows), generator=shuffled).tolist()
             for mini_batch in rollouts.equal_parts(order, options.mini_batches):
                 found: dict[str, float] = {}
-                for adapter in learning:
+                for adapter in self.learning():
                     with self.shared.for_learning():
                         found |= self._gradient(adapter, made, advantages, returns, mini_batch)
                     if found.get("policy_moved", 0.0) > options.kl_stop:
                         # It has moved too far already: this update is not made, nor any further one of the step.
                         return self._means(sums, updates, found)
-                for adapter in learning:
+                for adapter in self.learning():
                     found |= self._apply(adapter)
                 updates += 1
                 for name, value in found.items():
@@ -227,7 +242,7 @@ class Learner:
             rows = made.rows.select(part)
             mask, width = rows.mask, rows.mask.shape[1]
             if adapter == POLICY:
-                log_probs, old = self.shared.policy(rows), made.log_probs[part, :width]
+                log_probs, old = self._asked(POLICY, made, rows), made.log_probs[part, :width]
                 losses = ppo_math.policy_losses(log_probs, old, advantages[part, :width], options.clip_range)
                 share = float(mask.sum()) / tokens
                 sums["policy_moved"] += share * float(ppo_math.policy_moved(log_probs.detach(), old, mask))
@@ -236,7 +251,7 @@ class Learner:
                 )
             else:
                 losses = ppo_math.value_losses(
-                    self.shared.values(rows),
+                    self._asked(VALUE, made, rows),
                     made.values[part, :width],
                     returns[part, :width],
                     options.value_clip_range,
@@ -248,6 +263,14 @@ class Learner:
         if not math.isfinite(sums[f"{adapter}_loss"]):
             raise not_finite(f"{adapter}_loss", self.step, options.learning_rate)
         return sums
+
+    def _asked(self, adapter: str, made: Rollouts, rows: Rows) -> Tensor:
+        """What an adapter says about each token of the rows, with gradients: what was kept, the first time."""
+        kept = made.kept.pop(adapter, None)
+        if kept is None:
+            return self.shared.policy(rows) if adapter == POLICY else self.shared.values(rows)
+        self.shared.wear(adapter)  # what is not worn takes no gradient
+        return kept
 
     def _added_up(self, adapter: str, sums: dict[str, float]) -> dict[str, float]:
         """Gradients and sums over all processes; each had some of the parts, or none."""

@@ -24,6 +24,7 @@ from trl import RewardConfig, RewardTrainer
 from training.recipes import held_out, loading, scoring, training_loop
 from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import score_once
+from training.recipes.lora_layers import spare_passes
 from training.recipes.options import parse_options
 from training.recipes.pairs import Pair, read_pairs, training_order
 from training.recipes.rendering import Message, conversation_ids
@@ -82,7 +83,7 @@ def main(run: RunDir) -> dict[str, Any]:
         processing_class=tokenizer,
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
-    loading.spare_casts(trainer.model)
+    spare_passes(trainer.model)
 
     def evaluate() -> dict[str, Any]:
         scores = np.array(score_pairs(trainer.model, tokenizer, test_rows))  # (pairs, 2)

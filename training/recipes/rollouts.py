@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from training.recipes import held_out as statistics
 from training.recipes import processes
+from training.recipes.lora_layers import for_sampling
 from training.recipes.options import DecodingOptions
 from training.recipes.options_from_samples import SAMPLED_TOGETHER, RolloutOptions
 from training.recipes.prompts import Prompt
@@ -21,16 +22,20 @@ from training.recipes.rendering import conversation_ids, prompt_ids
 from training.recipes.rewards import check_of
 from training.recipes.run_dir import RecipeError
 from training.recipes.sampling import derived_seed, end_tokens, generate_ids, text_of
-from training.recipes.shared_base import POLICY, Rows, SharedBase, in_their_places, rows_of
+from training.recipes.shared_base import POLICY, VALUE, Rows, SharedBase, in_their_places, rows_of
 
 Reward = Callable[[Sequence[Prompt], Sequence[str]], list[float]]  # one number per completion
 BEST_OF = 4
-ASKED = ("log_probs", "reference", "values")  # about each token of a completion
+# About each token of a completion. Last the policy, whose answers take the most memory where they are kept.
+ASKED = ("reference", "values", "log_probs")
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Completions of one step. `rewards`, `finished` and `lengths` are (batch,), the others (batch, new)."""
+    """Completions of one step. `rewards` and `finished` are (batch,), the others (batch, new).
+
+    `kept` holds by adapter, once, answers that lead to its gradients: all rows in the order of `parts`.
+    """
 
     rows: Rows
     texts: list[str]
@@ -39,6 +44,7 @@ class Rollouts:
     log_probs: Tensor
     reference: Tensor
     values: Tensor
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     def parts(self, rows: Sequence[int], together: int) -> Iterator[list[int]]:
         """`rows` in groups of like length, so that little is computed for padding; one at least for each process."""
@@ -139,7 +145,7 @@ def write(
         chosen, theirs = [inputs[i] for i in batch], [seeds[i] for i in batch]
         return generate_ids(shared.model, shared.tokenizer, chosen, decoding, theirs)
 
-    with shared.for_sampling():
+    with for_sampling(shared.model):
         return in_their_places(batches, shared.divided(batches, write_batch))
 
 
@@ -151,10 +157,12 @@ def collect(
     options: RolloutOptions,
     seed: int,
     ask: Sequence[str] = ASKED,
+    keep: Sequence[str] = (),
 ) -> Rollouts:
     """Sample one completion per prompt, reward it, and ask policy, reference and value model about each token.
 
-    What is not asked stays 0.
+    What is not asked stays 0. The answers of adapters to `keep` are kept with the graph that leads to their gradients,
+    which needs `batch_size` to be at most `micro_batch_size`.
     """
     shared.model.eval()
     shared.wear(POLICY)
@@ -171,9 +179,15 @@ def collect(
         **{name: torch.zeros_like(rows.mask) for name in ASKED},
     )
     answer = {"log_probs": shared.policy, "reference": shared.reference, "values": shared.values}
+    adapters = {"log_probs": POLICY, "values": VALUE}
     parts = list(made.parts(range(len(rows)), options.micro_batch_size))
     for name in ask:
-        answers = shared.divided(parts, lambda _, part, name=name: answer[name](rows.select(part)).cpu())
+        if adapters.get(name) in keep:
+            with torch.enable_grad(), shared.for_learning():
+                made.kept[adapters[name]] = answer[name](rows.select(parts[0]))
+            answers = [made.kept[adapters[name]].detach()]
+        else:
+            answers = shared.divided(parts, lambda _, part, name=name: answer[name](rows.select(part)).cpu())
         for part, found in zip(parts, answers, strict=True):  # found: (part, its longest completion)
             getattr(made, name)[part, : found.shape[1]] = found.to(shared.device)
     return made

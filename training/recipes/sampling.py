@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from training.recipes import loading
+from training.recipes.lora_layers import for_sampling
 from training.recipes.model_folders import context_window
 from training.recipes.options import DecodingOptions, parse_options
 from training.recipes.rendering import prompt_ids, with_system_prompt
@@ -119,21 +120,22 @@ def main(run: RunDir) -> dict[str, Any]:
                 continue
             if contestant.adapter is not None:
                 model = put_on_adapter(model, contestant.adapter, contestant.id)
-            for batch in batches:
-                run.stop_if_interrupted()
-                run.report_progress(len(kept) + made, len(plan), "sampling")
-                inputs = [rendered[contestant.id, prompt] for prompt, _ in batch.rows]
-                outputs = generate(model, tokenizer, inputs, contestant.decoding, batch.seed)
-                for (prompt, sample), output in zip(batch.rows, outputs, strict=True):
-                    line = {"prompt": prompt, "contestant": contestant.id, "sample": sample, **output}
-                    file.write(json.dumps(line | {"batch": batch.number, "seed": batch.seed}) + "\n")
-                    tokens += output["tokens"]
-                    finished += output["finished"]
-                file.flush()
-                made += 1
-                run.log_metrics(
-                    len(kept) + made, {"tokens_per_second": tokens / (time.monotonic() - started)}
-                )
+            with for_sampling(model):
+                for batch in batches:
+                    run.stop_if_interrupted()
+                    run.report_progress(len(kept) + made, len(plan), "sampling")
+                    inputs = [rendered[contestant.id, prompt] for prompt, _ in batch.rows]
+                    outputs = generate(model, tokenizer, inputs, contestant.decoding, batch.seed)
+                    for (prompt, sample), output in zip(batch.rows, outputs, strict=True):
+                        line = {"prompt": prompt, "contestant": contestant.id, "sample": sample, **output}
+                        file.write(json.dumps(line | {"batch": batch.number, "seed": batch.seed}) + "\n")
+                        tokens += output["tokens"]
+                        finished += output["finished"]
+                    file.flush()
+                    made += 1
+                    run.log_metrics(
+                        len(kept) + made, {"tokens_per_second": tokens / (time.monotonic() - started)}
+                    )
     seconds = time.monotonic() - started
     run.report_progress(len(plan), len(plan), "sampling")
     rows = sum(len(batch.rows) for batch in waiting)

@@ -24,6 +24,7 @@ from training.recipes.cutting import FEWEST, Row, learnable
 from training.recipes.forward_once import completion_log_probs
 from training.recipes.judging import judged_by_reward_model
 from training.recipes.log_probs import log_probs
+from training.recipes.lora_layers import spare_passes
 from training.recipes.options import parse_options
 from training.recipes.rendering import completion_rows
 from training.recipes.run_dir import RecipeError, RunDir, run
@@ -61,7 +62,7 @@ def main(run: RunDir) -> dict[str, Any]:
         peft_config=lora,
     )
     trainer.train_dataset = trainer.train_dataset.select(order)
-    loading.spare_casts(trainer.model)
+    spare_passes(trainer.model)
     longest = min(max(len(row.ids) for row in train_rows + test_rows), options.max_length)
     base_model = loading.without_adapter(trainer.model)
     base_model.set_attn_implementation(loading.attention_for(longest))

@@ -27,8 +27,8 @@ from training.recipes.loading import (
     load_policy,
     lora_config,
     placed,
-    spare_casts,
 )
+from training.recipes.lora_layers import spare_passes
 from training.recipes.run_dir import RecipeError
 
 Found = TypeVar("Found")
@@ -110,7 +110,7 @@ class SharedBase:
             check_adapter(parent, TaskType.CAUSAL_LM, base)
             self.model = PeftModel.from_pretrained(bare, parent, adapter_name=POLICY, is_trainable=True)
             self.model.load_adapter(parent, adapter_name=REFERENCE, is_trainable=False)
-        spare_casts(self.model)
+        spare_passes(self.model)
         self.has_parent = parent is not None
         self.tokenizer = tokenizer
         self.value_head: Float32Head | None = None
@@ -154,28 +154,6 @@ class SharedBase:
         head = Float32Head(torch.nn.Linear(width, 1, bias=False)).to(self.device)
         torch.nn.init.zeros_(head.weight)
         return head
-
-    @contextmanager
-    def for_sampling(self) -> Iterator[None]:
-        """The adapter that is worn in the dtype of the base, which autocast would else cast it to for every token.
-
-        Copies take the place of its weights. Cast in place they would lose the hooks by which several processes add up
-        their gradients: each would go on alone, without a word.
-        """
-        dtype = self.model.get_base_model().dtype
-        exact = [
-            (module, name, weight)
-            for path, module in self.model.named_modules()
-            if f".{self.model.active_adapter}." in f"{path}."
-            for name, weight in module.named_parameters(recurse=False)
-        ]
-        for module, name, weight in exact:
-            setattr(module, name, torch.nn.Parameter(weight.detach().to(dtype), requires_grad=False))
-        try:
-            yield
-        finally:
-            for module, name, weight in exact:
-                setattr(module, name, weight)
 
     @contextmanager
     def for_learning(self) -> Iterator[None]:
