@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl.trainer.utils import add_fused_lm_head
 
-from training.recipes.forward_once import completion_log_probs, different_rows, score_once
+from training.recipes.beginnings import different_rows
+from training.recipes.forward_once import completion_log_probs, score_once
 
 FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
 

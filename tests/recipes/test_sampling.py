@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.recipes.runs import result_of, run_here, start
-from training.recipes import loading
+from training.recipes import loading, sampling
 from training.recipes.options import DecodingOptions
 from training.recipes.run_dir import RecipeError
 from training.recipes.sampling import drawing, generate_ids, plan_batches
@@ -173,6 +173,31 @@ def test_a_row_is_given_the_same_whoever_is_beside_it(tiny_model):
     together = generate_ids(model, tokenizer, inputs, decoding, range(5))
     assert together == [generate_ids(model, tokenizer, [inputs[i]], decoding, [i])[0] for i in range(5)]
     assert together != generate_ids(model, tokenizer, inputs, decoding, range(5, 10))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_prompt_is_read_once_for_all_its_samples(tiny_model, monkeypatch, dtype):
+    tokenizer = loading.load_tokenizer(tiny_model)
+    model = loading.load_policy(tiny_model, tokenizer, dtype=dtype).eval()
+    prompts = [[1, 60, 61, 62], [1, 70], [1, 60, 61, 62], [1, 80, 81], [1, 70], [1, 60, 61, 62]]
+    read: list[tuple[int, int]] = []  # (rows, columns) of each forward pass
+    model.base_model.register_forward_hook(
+        lambda _, inputs, output: read.append(tuple(output.last_hidden_state.shape[:2]))
+    )
+    decoding = DecodingOptions(temperature=1.0, max_new_tokens=5)
+
+    def write(some):
+        read.clear()
+        return sampling.generate_ids(model, tokenizer, some, decoding, list(range(len(some))))
+
+    found = write(prompts)
+    assert read[:2] == [(3, 3), (6, 1)]
+    assert {columns for _, columns in read[1:]} == {1}
+    write(prompts[:2])  # no two are equal
+    assert read[0] == (2, 4)
+    monkeypatch.setattr(sampling, "read_once", lambda *_: None)
+    assert write(prompts) == found
+    assert read[0] == (6, 4)
 
 
 def test_the_same_seed_gives_the_same_texts_and_another_seed_others(tiny_model, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 # Layers with keys and values to hand on.
@@ -80,6 +80,26 @@ def hidden_states(
     return output.last_hidden_state.index_select(0, back), first[back]
 
 
+def read_once(backbone: PreTrainedModel, ids: Tensor, attention: Tensor) -> Cache | None:
+    """Keys and values of all but the last column of prompts to go on from: of equal prompts computed once.
+
+    `ids` and `attention` are (batch, prompt), padded on the left. None where no two are equal, or where keys and values
+    can't be handed on.
+    """
+    (different, begun), where = different_rows(ids, attention)
+    if len(different) == len(ids) or ids.shape[1] == 1 or _needs_whole_rows(backbone):
+        return None
+    places = (begun.cumsum(dim=1) - 1).clamp(min=0)
+    cache = backbone(
+        input_ids=different[:, :-1],
+        attention_mask=begun[:, :-1],
+        position_ids=places[:, :-1],
+        use_cache=True,
+    ).past_key_values
+    cache.batch_select_indices(where)
+    return cache
+
+
 def find_beginnings(ids: Tensor, attention: Tensor, wanted: Tensor) -> Beginnings | None:
     """The sharing that leaves the fewest tokens to compute, or None where it would not pay.
 
@@ -109,6 +129,16 @@ def find_beginnings(ids: Tensor, attention: Tensor, wanted: Tensor) -> Beginning
         if tokens < (best.tokens if best else most):
             best = Beginnings(order, groups, lengths, tokens)
     return best
+
+
+def different_rows(*tensors: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """The rows that differ in any of the (batch, seq) `tensors`, and where each row of the batch is among them."""
+    rows, where = torch.unique(
+        torch.cat(tensors, dim=1), dim=0, return_inverse=True
+    )  # (different, n * seq), (batch,)
+    if len(rows) == len(where):
+        return tensors, torch.arange(len(where), device=where.device)
+    return rows.chunk(len(tensors), dim=1), where
 
 
 def ends(attention: Tensor) -> Tensor:

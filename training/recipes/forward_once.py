@@ -21,7 +21,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from trl.trainer.utils import FusedCausalLMOutput
 
-from training.recipes.beginnings import ends, hidden_states
+from training.recipes.beginnings import different_rows, ends, hidden_states
 
 
 def score_once(model: PreTrainedModel) -> None:
@@ -84,16 +84,6 @@ def completion_log_probs(model: PreTrainedModel, temperature: float = 1.0) -> No
         return FusedCausalLMOutput(**{name: field[where] for name, field in fields.items()})
 
     model.forward = types.MethodType(forward, model)
-
-
-def different_rows(*tensors: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """The rows that differ in any of the (batch, seq) `tensors`, and where each row of the batch is among them."""
-    rows, where = torch.unique(
-        torch.cat(tensors, dim=1), dim=0, return_inverse=True
-    )  # (different, n * seq), (batch,)
-    if len(rows) == len(where):
-        return tensors, torch.arange(len(where), device=where.device)
-    return rows.chunk(len(tensors), dim=1), where
 
 
 def _token_statistics(

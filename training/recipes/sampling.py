@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from training.recipes import loading
+from training.recipes.beginnings import read_once
 from training.recipes.lora_layers import for_sampling
 from training.recipes.model_folders import context_window
 from training.recipes.options import DecodingOptions, parse_options
@@ -271,6 +272,9 @@ def generate_ids(
     rows = model.generate(
         input_ids=padded["input_ids"],  # (batch, prompt)
         attention_mask=padded["attention_mask"],
+        past_key_values=read_once(
+            loading.without_adapter(model).base_model, padded["input_ids"], padded["attention_mask"]
+        ),
         logits_processor=drawing(decoding, seeds),
         generation_config=GenerationConfig(
             do_sample=False,  # the processors have drawn already
