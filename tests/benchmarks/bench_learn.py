@@ -244,9 +244,10 @@ class Learning:
 
     def _measured(self, adapter: Path | None, judge: str) -> dict[str, float]:
         length = self.sizes.max_new_tokens
-        return rehearsed.measured(
+        told = rehearsed.measured(
             self.base, adapter, Path(judge), self.held_out, max_new_tokens=length, seed=3
         )
+        return {name: told[name] for name in ("kl", "reward", "mean_length")}
 
     # --- over-optimisation ---
 

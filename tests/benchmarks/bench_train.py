@@ -227,9 +227,11 @@ def main() -> None:
                 f"{'':>{len(name)}}  in float32: last loss {last[0]:.5f}, plain {last[1]:.5f} (wanted: equal to 1e-3)"
             )
     if ppo is not None:
+        low, high = ppo["reward_difference_interval"]
         print(
             f"ppo: {ppo['updates_per_second_ratio']:.2f} times TRL's updates per second (wanted: at least "
-            f"{ppo_beside_trl.WANTED}); reward {ppo['reward']:.3f}, TRL's {ppo['baseline_reward']:.3f}; "
+            f"{ppo_beside_trl.WANTED}); reward {ppo['reward']:.3f}, TRL's {ppo['baseline_reward']:.3f}, difference "
+            f"{ppo['reward_difference']:.3f} [{low:.3f}, {high:.3f}]; "
             f"{ppo['peak_memory_mb']:.0f} MB, TRL's {ppo['baseline_peak_memory_mb']:.0f} MB"
         )
     if given.json:

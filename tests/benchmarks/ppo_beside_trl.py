@@ -17,8 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.benchmarks.bench_generate import ROOT
 from tests.benchmarks.rehearsed import measured, starter_prompts
+from training.recipes.held_out import interval_by_cluster
 
 TRL = "trl==1.12.0"
 LEARNT_FROM = 64  # starter prompts; those after them are answered to see what was learnt
@@ -74,7 +77,7 @@ def compare(
                     plain.append(by_hand(folders[1], old, environ))
             for folder, runs in zip(folders, (ours, plain), strict=True):
                 told = measured(model, folder / "output", judge, asked, max_new_tokens=tokens, seed=turn)
-                runs[-1]["reward"] = told["reward"]
+                runs[-1] |= {name: told[name] for name in ("reward", "rewards")}
             print(
                 f"{'ppo':>16} {turn:>4} {ours[-1]['seconds']:>8.1f} {plain[-1]['seconds']:>8.1f} "
                 f"{ours[-1]['seconds'] / plain[-1]['seconds']:>6.3f}   reward {ours[-1]['reward']:.3f}, "
@@ -85,6 +88,9 @@ def compare(
         (a["updates"] / a["seconds"]) / (b["updates"] / b["seconds"])
         for a, b in zip(ours, plain, strict=True)
     ]
+
+    differences = np.array([run["rewards"] for run in ours]) - [run["rewards"] for run in plain]
+    of_prompts = differences.mean(axis=0).tolist()  # over the turns
 
     def median(runs: list[dict[str, Any]], name: str) -> float:
         return statistics.median(run[name] for run in runs)
@@ -98,6 +104,8 @@ def compare(
         "baseline_reward": statistics.mean(run["reward"] for run in plain),
         "rewards": [run["reward"] for run in ours],
         "baseline_rewards": [run["reward"] for run in plain],
+        "reward_difference": statistics.mean(of_prompts),
+        "reward_difference_interval": interval_by_cluster(of_prompts, [str(n) for n in range(len(asked))]),
         "peak_memory_mb": median(ours, "memory"),
         "baseline_peak_memory_mb": median(plain, "memory"),
     }

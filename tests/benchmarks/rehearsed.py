@@ -162,8 +162,10 @@ def measured(
     *,
     max_new_tokens: int,
     seed: int,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """What a policy writes once to each prompt: its KL to the base in nats, reward by a reward model, length in tokens.
+
+    `rewards` are those of each prompt.
 
     As the recipes that sample measure it, so that one that does not (DPO) can stand beside them.
     """
@@ -184,7 +186,12 @@ def measured(
             made.reference[part, : rows.mask.shape[1]] = shared.log_probs(rows)
     described = made.describe()
     kl = ((made.log_probs - made.reference) * made.rows.mask).sum(dim=1).mean()
-    return {"kl": float(kl), "reward": described["reward"], "mean_length": described["length"]}
+    return {
+        "kl": float(kl),
+        "reward": described["reward"],
+        "rewards": made.rewards.tolist(),
+        "mean_length": described["length"],
+    }
 
 
 def mean_utility(prompts: Sequence[Messages], completions: Sequence[Sequence[str]]) -> float:
