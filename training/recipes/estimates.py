@@ -15,6 +15,7 @@ from typing import Any
 
 from training.recipes.model_folders import of_language_model, tensors_of
 from training.recipes.options import METHODS
+from training.recipes.options_from_samples import keeps_graphs
 from training.recipes.run_dir import KEPT_CHECKPOINTS, RecipeError
 
 # Measured: what a recipe's process on a CPU takes for its imports and what libraries put aside in the first steps; what
@@ -181,9 +182,9 @@ def _activations(shape: Shape, load: Load, machine: Machine) -> float:
 
 
 def _keeps_both(method: str, options: Mapping[str, Any]) -> bool:
-    """Whether PPO holds the activations of policy and value model at once (ppo.Learner.keeps)."""
-    one_part = method == "ppo" and options["batch_size"] <= options["micro_batch_size"]
-    return one_part and options.get("mini_batches", 1) == 1
+    """Whether PPO holds the activations of policy and value model at once."""
+    names = ("batch_size", "micro_batch_size", "mini_batches")
+    return method == "ppo" and keeps_graphs(*(options[name] for name in names))
 
 
 def _logits(method: str, shape: Shape, tokens: int) -> float:

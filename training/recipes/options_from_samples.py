@@ -218,3 +218,11 @@ class PpoOptions(RolloutOptions):
         high=100.0,
         source="TRL; Huang et al. 2024",
     )
+
+
+def keeps_graphs(batch_size: int, micro_batch_size: int, mini_batches: int) -> bool:
+    """Whether the first epoch of PPO can go on from the answers to the rollouts: a step is one mini-batch in one part.
+
+    Activations of policy and value model are in memory at once then.
+    """
+    return batch_size <= micro_batch_size and mini_batches == 1

@@ -28,7 +28,7 @@ from transformers import set_seed
 
 from training.recipes import loading, ppo_math, processes, rollouts, training_loop
 from training.recipes.options import parse_options
-from training.recipes.options_from_samples import PpoOptions
+from training.recipes.options_from_samples import PpoOptions, keeps_graphs
 from training.recipes.prompts import prompt_order, read_prompts
 from training.recipes.rollouts import Rollouts
 from training.recipes.run_dir import UNFINISHED, Interrupted, RecipeError, RunDir, run, write_json
@@ -153,12 +153,11 @@ class Learner:
     def keeps(self) -> tuple[str, ...]:
         """Whose answers are asked with the gradients that they lead to, so that the first epoch need not ask again.
 
-        They are the same as long as no weight has moved: with one mini-batch to a step. The activations of both are in
-        memory at once then, so it is done where a step is no more than one micro-batch.
+        They are the same as long as no weight has moved: in a step of one part, which several processes would divide.
         """
         options = self.options
-        in_one_part = options.batch_size <= options.micro_batch_size and processes.COUNT == 1
-        return self.learning() if in_one_part and options.mini_batches == 1 else ()
+        in_one_part = keeps_graphs(options.batch_size, options.micro_batch_size, options.mini_batches)
+        return self.learning() if in_one_part and processes.COUNT == 1 else ()
 
     def learn(self, made: Rollouts, seed: int) -> dict[str, float]:
         """One step: advantages, then epochs of clipped updates. Returns what it measured.
