@@ -16,7 +16,6 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from training.recipes import loading, processes, rollouts, training_loop
 from training.recipes.forward_once import completion_log_probs
-from training.recipes.lora_layers import spare_passes
 from training.recipes.options_from_samples import GrpoOptions, RlooOptions
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import Message, neutralise_messages
@@ -126,7 +125,6 @@ def open_trainer(
     shared = TrainersBase(trainer, config.get("parent"))
     shared.temperature = options.temperature
     rewards.open(rollouts.open_reward(config, options, shared, Path(config["base"])), shared)
-    spare_passes(shared.model)
     shared.back_to_training()
     base_model = shared.model.get_base_model()
     base_model.set_attn_implementation(loading.attention_for(longest))

@@ -12,7 +12,6 @@ from transformers import Trainer
 
 from training.recipes import rollouts
 from training.recipes.answers import Answer
-from training.recipes.lora_layers import spare_passes
 from training.recipes.options_from_data import PolicyOptions
 from training.recipes.options_from_samples import RolloutOptions
 from training.recipes.pairs import Pair
@@ -49,7 +48,6 @@ def judged_by_reward_model(
         micro_batch_size=options.micro_batch_size,
     )
     reward = rollouts.open_reward(run.config, of_answers, shared, base)
-    spare_passes(shared.model)
     shared.back_to_training()
     shared.save_the_policy_alone()
     held_out = rollouts.HeldOut(prompts_with_room(rows, trainer, options), of_answers, run.config["seed"])

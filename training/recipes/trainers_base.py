@@ -6,6 +6,7 @@ from typing import Any
 from transformers import Trainer
 
 from training.recipes.fitting import NO_WHOLE_MODEL
+from training.recipes.lora_layers import spare_passes
 from training.recipes.rollouts import HeldOut, Reward
 from training.recipes.run_dir import RecipeError
 from training.recipes.shared_base import POLICY, REFERENCE, REWARD, SharedBase
@@ -25,6 +26,7 @@ class TrainersBase(SharedBase):
         if parent is not None and self.NAMES[REFERENCE] not in self.model.peft_config:
             # A trainer that needs no reference has made none.
             self.model.load_adapter(parent, adapter_name=self.NAMES[REFERENCE], is_trainable=False)
+        spare_passes(self.model)
         self.value_head = self.reward_head = None
 
     def wear(self, adapter: str) -> None:
