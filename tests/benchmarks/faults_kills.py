@@ -339,8 +339,8 @@ class KilledRun:
             self.tally.orphans += 1
             woken.kill()
             woken.wait()
-        attempt = f"/attempt-{self.taken_over}\0".encode()
-        left = [pid for pid in self.processes() if attempt in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        attempt = f"/attempt-{self.taken_over}\0"
+        left = [pid for pid in self.processes() if attempt in _command(pid)]
         self.tally.orphans += sum(not self._recipe_ended(pid) for pid in left)
 
     # --- what must be true after ---
