@@ -7,7 +7,7 @@ from typing import Any
 
 from django.conf import settings
 
-from training.recipes.estimates import estimate_disk, read_shape
+from training.recipes.estimates import estimate_disk, parameters_in, read_shape
 from training.recipes.options import METHODS, computed_together, parse_options
 from training.recipes.run_dir import RecipeError
 
@@ -64,12 +64,12 @@ def can_halve(method: str, options: dict[str, Any], halvings: int) -> bool:
 # --- disk ---
 
 
-def disk_needed(method: str, base: Path, options: dict[str, Any]) -> int:
+def disk_needed(method: str, base: Path, options: dict[str, Any], parent: str | None = None) -> int:
     """Bytes a training run writes at most at one time, as its look-over estimated; 0 where that can't be told."""
     if method not in METHODS:
         return 0
     try:
-        return estimate_disk(method, options, read_shape(base))["total"]
+        return estimate_disk(method, options, read_shape(base), parent=parameters_in(parent))["total"]
     except RecipeError:
         return 0
 

@@ -31,7 +31,8 @@ MEASURED_BY = (
 class RunForm(KeyedForm):
     """What to train with which method; its options are drawn from the recipe's own dataclass.
 
-    `like` is a run to begin from: a draft that is changed, or a run that is duplicated.
+    `like` is a run to begin from: a draft that is changed, or a run that is duplicated. `parent` is a checkpoint to go
+    on from instead, where the method can.
     """
 
     name = forms.CharField(
@@ -94,6 +95,7 @@ class RunForm(KeyedForm):
         method: str,
         preset: str | None,
         like: TrainingRun | None,
+        parent: Checkpoint | None = None,
         **kwargs: Any,
     ) -> None:
         self.project, self.method = project, method
@@ -121,7 +123,7 @@ class RunForm(KeyedForm):
             judges.help_text = LEARNT_FROM if METHODS[method].samples else MEASURED_BY
         else:
             del self.fields["reward_model"]
-        self._begin_with(like)
+        self._begin_with(like, parent)
         chosen = like.recipe.get("options", {}) if like and like.method == method else {}
         if preset:
             chosen = {**chosen, **PRESETS[preset].options(method)}
@@ -130,20 +132,27 @@ class RunForm(KeyedForm):
             field = option_field(described, initial=chosen.get(name), with_source=True)
             self.fields[PREFIX + name] = field
 
-    def _begin_with(self, like: TrainingRun | None) -> None:
-        """What the form shows at first: the inputs of `like`, else the newest of each."""
+    def _begin_with(self, like: TrainingRun | None, parent: Checkpoint | None) -> None:
+        """What the form shows at first: the inputs of `like`, else `parent`, else the newest of each."""
         inputs = {item.role: item for item in like.inputs.all()} if like else {}
         given = {role: item.checkpoint_id or item.dataset_id for role, item in inputs.items()}
-        base = self.fields["parent"].queryset.filter(kind=Checkpoint.Kind.BASE).first()
+        offered = self.fields["parent"].queryset
+        start = (parent and offered.filter(pk=parent.pk).first()) or offered.filter(
+            kind=Checkpoint.Kind.BASE
+        ).first()
         self.initial |= {
             "name": like.step if like else "",
             "seed": like.seed if like else 1,
             "dataset": given.get(RunInput.Role.DATA)
             or self.fields["dataset"].queryset.values_list("pk", flat=True).first(),
-            "parent": given.get(RunInput.Role.PARENT) or given.get(RunInput.Role.BASE) or (base and base.pk),
+            "parent": given.get(RunInput.Role.PARENT)
+            or given.get(RunInput.Role.BASE)
+            or (start and start.pk),
         }
         if "reward_model" in self.fields:
-            newest = newest_reward_model(base) if METHODS[self.method].samples and base and not like else None
+            newest = None
+            if METHODS[self.method].samples and start and not like:
+                newest = newest_reward_model(start if start.is_whole else start.base)
             self.initial["reward_model"] = given.get(RunInput.Role.REWARD_MODEL) or (newest and newest.pk)
 
     def first_options(self) -> list[forms.BoundField]:

@@ -157,7 +157,9 @@ def _work_on(
 def _prepare(work: Work, recipe: Recipe, prepare: Callable[[Any, Path], dict[str, Any]]) -> None:
     recipe.run_dir.mkdir(parents=True, exist_ok=True)
     config = prepare(work, recipe.run_dir)
-    needed = resources.disk_needed(recipe.method, Path(config["base"]), config["options"])
+    needed = resources.disk_needed(
+        recipe.method, Path(config["base"]), config["options"], config.get("parent")
+    )
     resources.refuse_full_disk(recipe.run_dir, needed)
     earlier = [attempt_folder(work, number) for number in range(work.attempt - 1, 0, -1)]
     for said in carry_over(earlier, recipe.run_dir):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.recipes.runs import make_training_run, some_outcomes, some_pairs, write_pairs
 from training.recipes.estimates import (
@@ -292,10 +294,13 @@ def test_a_template_without_an_end_token_is_worth_a_notice(tiny_model, tmp_path)
     assert "ends each answer with that token" in told(preview(tmp_path / "sft", base, "sft", **rows))
 
 
-def adapter(folder: Path, **facts: Any) -> str:
+def adapter(folder: Path, rank: int = 4, **facts: Any) -> str:
     folder.mkdir()
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "task_type": "SEQ_CLS", "r": 4}')
-    (folder / "adapter_model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
+    (folder / "adapter_config.json").write_text(
+        f'{{"peft_type": "LORA", "task_type": "SEQ_CLS", "r": {rank}}}'
+    )
+    queries = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    save_file({queries: torch.zeros(rank, 32)}, folder / "adapter_model.safetensors")
     (folder / "recipe.json").write_text(json.dumps({"score_mean": 0.1, "score_spread": 1.5} | facts))
     return str(folder)
 
@@ -328,7 +333,9 @@ def test_what_a_reward_model_is_to_measure_is_estimated_and_refused_without_room
     plain = preview(tmp_path / "plain", tiny_model)["estimates"][0]
     judged = preview(tmp_path / "judged", tiny_model, reward_model=judge)["estimates"][0]
     assert plain["memory"]["cache"] == 0 < judged["memory"]["cache"]
-    assert plain["memory"]["adapters"] < judged["memory"]["adapters"]
+    assert (
+        judged["memory"]["adapters"] - plain["memory"]["adapters"] == 4 * 32 * 4
+    )  # frozen: rank, width, bytes
     found = preview(tmp_path / "long", tiny_model, reward_model=judge, options={"judged_tokens": 2000})
     assert "leaves room for an answer of judged_tokens = 2000 within max_length = 1024" in told(found)
 
@@ -486,12 +493,12 @@ OPTIONS = {"lora_rank": 16, "batch_size": 64, "micro_batch_size": 2, "steps": 20
 
 def test_a_model_of_eight_billion_fits_a_card_of_24_gb_as_the_preset_says():
     load = Load(together=4 * 1024, completions_together=1024, row=1024, step=64 * 2048.0)
-    memory = estimate_memory("dpo", OPTIONS, BIG, load, Machine("cuda", 2), has_parent=False)
+    memory = estimate_memory("dpo", OPTIONS, BIG, load, Machine("cuda", 2))
     assert BIG.adapter_parameters(16) == 41_943_040
     assert memory["weights"] == 16_000_000_000
     assert memory["peak"] < 24e9
     more = Load(together=16 * 1024, completions_together=8 * 1024, row=1024, step=64 * 2048.0)
-    assert estimate_memory("dpo", OPTIONS, BIG, more, Machine("cuda", 2), has_parent=False)["peak"] > 24e9
+    assert estimate_memory("dpo", OPTIONS, BIG, more, Machine("cuda", 2))["peak"] > 24e9
 
 
 def test_time_is_that_of_an_earlier_run_when_there_was_one():
@@ -512,12 +519,25 @@ def test_disk_is_that_of_the_checkpoints_kept_and_one_being_written():
     assert disk == {"checkpoints": 3 * 24 * 41_943_040, "output": 4 * 41_943_040, "total": 76 * 41_943_040}
 
 
+def test_a_run_that_goes_on_is_as_large_as_its_parent_whatever_its_own_rank(tiny_model, tmp_path):
+    parents = [adapter(tmp_path / str(rank), rank) for rank in (4, 8)]
+    small, large = (
+        preview(tmp_path / f"of-{name}", tiny_model, parent=folder, options={"lora_rank": 16})["estimates"][0]
+        for name, folder in zip("ab", parents, strict=True)
+    )
+    more = 4 * 32  # numbers of the larger one's more
+    # Itself, its gradient, two moments, and the frozen reference; the numbers and moments in each of three checkpoints.
+    assert large["memory"]["adapters"] - small["memory"]["adapters"] == more * (16 + 4)
+    assert large["disk"]["checkpoints"] - small["disk"]["checkpoints"] == more * 12 * 3
+    assert small["disk"]["output"] == 4 * 4 * 32
+
+
 def test_all_weights_take_their_gradients_moments_and_a_reference_and_are_whole_in_each_checkpoint():
     load = Load(together=4096, completions_together=1024, row=1024, step=64 * 200.0)
     full = OPTIONS | {"weights": "full"}
 
     def of_8e9(method: str, machine: Machine) -> tuple[float, float]:
-        memory = estimate_memory(method, full, BIG, load, machine, has_parent=False)
+        memory = estimate_memory(method, full, BIG, load, machine)
         return memory["weights"] / 8e9, memory["adapters"] / 8e9
 
     # Float32 themselves, and autocast's copies in bfloat16; then gradients and two moments.

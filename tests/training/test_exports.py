@@ -244,7 +244,9 @@ def test_only_researchers_take_weights_out(client, cast, policy, who):
 
 def test_the_page_leads_on_and_tells_the_command(site, policy):
     content = site.get(f"/p/tea/checkpoints/{policy.pk}/").content.decode()
-    assert f'href="/p/tea/runs/new/?parent={policy.pk}"' in content
+    onward = f"/p/tea/runs/new/?parent={policy.pk}"
+    assert f'href="{onward}"' in content
+    assert site.get(onward).context["form"]["parent"].value() == policy.pk
     assert f'href="/p/tea/checkpoints/{policy.pk}/export.tar"' in content
     assert "manage.py export_checkpoint tea round-1-dpo --out FOLDER --merge" in content
 

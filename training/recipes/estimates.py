@@ -93,6 +93,11 @@ class Machine:
     cores: int = 1
 
 
+def parameters_in(folder: str | Path | None) -> int:
+    """Numbers in the safetensors files of a folder, by their headers; 0 for no folder."""
+    return sum(map(math.prod, tensors_of(Path(folder)).values())) if folder else 0
+
+
 def read_shape(folder: Path) -> Shape:
     """The shape of the model in a folder, from config.json and the headers of its safetensors files."""
     config = of_language_model(json.loads((folder / "config.json").read_text(encoding="utf-8")))
@@ -100,7 +105,7 @@ def read_shape(folder: Path) -> Shape:
         width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         head = int(config.get("head_dim") or width // heads)
         return Shape(
-            parameters=sum(map(math.prod, tensors_of(folder).values())),
+            parameters=parameters_in(folder),
             file_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
             width=width,
             inner=int(config.get("intermediate_size") or 4 * width),
@@ -123,15 +128,17 @@ def estimate_memory(
     load: Load,
     machine: Machine,
     *,
-    has_parent: bool,
-    has_reward_model: bool = False,
+    parent: int = 0,
+    reward_model: int = 0,
 ) -> dict[str, int]:
-    """Bytes by part, and `peak`: that of the process on a CPU, that of the card on a GPU."""
+    """Bytes by part, and `peak`: that of the process on a CPU, that of the card on a GPU.
+
+    `parent` and `reward_model` are the numbers in their adapters, 0 without one.
+    """
     whole = options.get("weights") == "full"
     weights = shape.parameters * (_whole_bytes(method, machine) if whole else machine.dtype_bytes)
-    adapter = shape.adapter_parameters(options["lora_rank"])
-    trained = 2 * adapter if method == "ppo" else adapter  # PPO's value model is an adapter of its own
-    frozen = adapter * ((1 if has_parent and method != "reward" else 0) + (1 if has_reward_model else 0))
+    trained = _trained(method, options, shape, parent)
+    frozen = reward_model + (0 if method == "reward" else parent)
     parts = {
         "runtime": RUNTIME_BYTES[machine.kind],
         "weights": weights,
@@ -207,10 +214,18 @@ def _cache(shape: Shape, load: Load, machine: Machine) -> float:
     return SLACK * (kept + 4 * 4 * load.rows_sampled * shape.vocabulary) + merged
 
 
-def estimate_disk(method: str, options: Mapping[str, Any], shape: Shape) -> dict[str, int]:
+def _trained(method: str, options: Mapping[str, Any], shape: Shape, parent: int) -> int:
+    """Numbers in the adapters that learn: one as large as its parent's, and that of PPO's value model, always fresh."""
+    fresh = shape.adapter_parameters(options["lora_rank"])
+    return (parent or fresh) + (fresh if method == "ppo" else 0)
+
+
+def estimate_disk(
+    method: str, options: Mapping[str, Any], shape: Shape, *, parent: int = 0
+) -> dict[str, int]:
     """Bytes of the checkpoints that are kept, one more while it is written, and of the result."""
-    adapter = shape.adapter_parameters(options["lora_rank"])
-    trained, output = (2 * adapter if method == "ppo" else adapter), 4 * adapter
+    trained = _trained(method, options, shape, parent)
+    output = 4 * (parent or shape.adapter_parameters(options["lora_rank"]))
     if options.get("weights") == "full":
         trained, output = shape.parameters, shape.file_bytes
     checkpoint = 12 * trained  # the numbers and the two moments of each

@@ -488,6 +488,7 @@ def estimate(
 ) -> dict[str, Any]:
     """Memory, disk and time on one machine."""
     measured = config.get("measured") if machine is not GPU else None
+    parent, reward_model = (estimates.parameters_in(config.get(role)) for role in ("parent", "reward_model"))
     return {
         "machine": {**asdict(machine), "dtype": {2: "bfloat16", 4: "float32"}.get(machine.dtype_bytes, "?")},
         "memory": estimates.estimate_memory(
@@ -496,10 +497,10 @@ def estimate(
             shape,
             load,
             machine,
-            has_parent=bool(config.get("parent")),
-            has_reward_model=bool(config.get("reward_model")),
+            parent=parent,
+            reward_model=reward_model,
         ),
-        "disk": estimates.estimate_disk(method, options, shape),
+        "disk": estimates.estimate_disk(method, options, shape, parent=parent),
         "time": estimates.estimate_seconds(method, options, shape, load, machine, measured),
     }
 

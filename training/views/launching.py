@@ -15,7 +15,7 @@ from annotation.access import Role, get_project
 from annotation.models import Project
 from rankloop.errors import Refused
 from training.access import get_run
-from training.models import TrainingRun, WorkStatus
+from training.models import Checkpoint, TrainingRun, WorkStatus
 from training.recipes.options import METHODS
 from training.recipes.presets import PRESETS
 from training.run_form import RunForm
@@ -28,14 +28,15 @@ FIRST_METHOD = "dpo"
 
 @login_required
 def new_run(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form. `?method=` and `?preset=` choose what it shows, `?like=` a run to begin from.
+    """The form. `?method=` and `?preset=` choose what it shows, `?like=` a run to begin from, `?parent=` a checkpoint.
 
     The same sent twice with one launch key leads to the same run.
     """
     project = get_project(request.user, slug, at_least=Role.RESEARCHER)
     like = _like(project, request.GET.get("like", ""))
-    method = request.GET.get("method") or (like.method if like else FIRST_METHOD)
-    form = _form(request, project, method if method in METHODS else FIRST_METHOD, like)
+    parent = _parent(project, request.GET.get("parent", ""))
+    method = request.GET.get("method") or _method_for(like, parent)
+    form = _form(request, project, method if method in METHODS else FIRST_METHOD, like, parent)
     if request.method == "POST" and form.is_valid():
         try:
             dataset = services.chosen_dataset(project=project, user=request.user, **form.data_fields())
@@ -53,7 +54,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
         else:
             # The driver looks it over within two seconds; no doorbell is needed.
             return redirect("run", slug, run.pk)
-    return _show_form(request, project, form, run=None, like=like)
+    return _show_form(request, project, form, run=None, like=like, parent=parent)
 
 
 @login_required
@@ -72,10 +73,23 @@ def change_run(request: HttpRequest, slug: str, run: uuid.UUID) -> HttpResponse:
             form.add_error(None, str(error))
         else:
             return redirect("run", slug, run)
-    return _show_form(request, project, form, run=found, like=None)
+    return _show_form(request, project, form, run=found, like=None, parent=None)
 
 
-def _form(request: HttpRequest, project: Project, method: str, like: TrainingRun | None) -> RunForm:
+def _method_for(like: TrainingRun | None, parent: Checkpoint | None) -> str:
+    """The method that the form opens with: a reward model can only go on as one."""
+    if like:
+        return like.method
+    return "reward" if parent and parent.kind == Checkpoint.Kind.REWARD else FIRST_METHOD
+
+
+def _form(
+    request: HttpRequest,
+    project: Project,
+    method: str,
+    like: TrainingRun | None,
+    parent: Checkpoint | None = None,
+) -> RunForm:
     preset = request.GET.get("preset")
     return RunForm(
         request.POST or None,
@@ -83,7 +97,13 @@ def _form(request: HttpRequest, project: Project, method: str, like: TrainingRun
         method=method,
         preset=preset if preset in PRESETS else None,
         like=like,
+        parent=parent,
     )
+
+
+def _parent(project: Project, given: str) -> Checkpoint | None:
+    """The checkpoint to go on from, when there is one of that number in the project."""
+    return project.checkpoints.filter(pk=int(given)).first() if given.isdecimal() else None
 
 
 def _like(project: Project, given: str) -> TrainingRun | None:
@@ -101,12 +121,14 @@ def _show_form(
     *,
     run: TrainingRun | None,
     like: TrainingRun | None,
+    parent: Checkpoint | None,
 ) -> HttpResponse:
     context = {
         "project": project,
         "form": form,
         "run": run,
         "like": like,
+        "parent": parent,
         "method": METHODS[form.method],
         "method_name": form.method,
         "methods": METHODS.items(),

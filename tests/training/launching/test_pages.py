@@ -73,6 +73,27 @@ def test_a_form_with_many_checkpoints_and_datasets_asks_as_much_of_the_database_
     assert counts[0] == counts[1]
 
 
+def test_a_checkpoint_is_continued_by_the_methods_that_can(site, cast, dataset, base, judge):
+    named = {"project": cast.project, "base": base, "digest": "a" * 64}
+    policy = Checkpoint.objects.create(name="first policy", kind="policy", **named)
+    opened = site.get(NEW, {"parent": policy.pk})
+    assert (opened.context["method_name"], opened.context["form"]["parent"].value()) == ("dpo", policy.pk)
+    links = re.findall(r'href="\?([^"]+)"', opened.content.decode())
+    assert links and all(f"parent={policy.pk}" in link for link in links)
+    ppo = site.get(NEW, {"parent": policy.pk, "method": "ppo"}).context["form"]
+    assert (ppo["parent"].value(), ppo["reward_model"].value()) == (policy.pk, judge.pk)
+    scores = site.get(NEW, {"parent": judge.pk})
+    assert (scores.context["method_name"], scores.context["form"]["parent"].value()) == ("reward", judge.pk)
+    # A reward model does not write, so DPO starts from the base; nonsense and what is not here are passed over.
+    for given in (
+        {"parent": judge.pk, "method": "dpo"},
+        {"parent": "x"},
+        {"parent": "9" * 30},
+        {"parent": "²"},
+    ):
+        assert site.get(NEW, given).context["form"]["parent"].value() == base.pk
+
+
 def test_a_preset_fills_the_form(site, dataset, base):
     chosen = PRESETS["cpu-smoke"].options("dpo")
     shown = site.get(NEW, {"method": "dpo", "preset": "cpu-smoke"}).context["form"]
