@@ -301,7 +301,7 @@ class KilledRun:
 
     def _has(self, pattern: str) -> bool:
         """Whether the attempt has such a file. Path.glob fails when a folder vanishes while it looks; glob does not."""
-        return bool(glob(pattern, root_dir=self.folder))
+        return bool(glob(pattern, root_dir=self.folder, include_hidden=True))
 
     # --- stopped workers ---
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, inject_adapter_in_model
 from peft.tuners import lora
+from transformers.pytorch_utils import Conv1D
 
 from training.recipes import loading
 from training.recipes.lora_layers import for_sampling, spare_passes
@@ -97,10 +98,51 @@ def test_while_it_samples_in_float32_a_layer_is_one_product(tiny_model):
             assert torch.allclose(model(input_ids=IDS).logits, before, atol=1e-5)
             raise KeyboardInterrupt
         assert torch.equal(model(input_ids=IDS).logits, before)
-        with model.disable_adapter(), for_sampling(model):  # nothing to merge
-            assert all(layer is layers[name] for name, layer in model.named_modules())
+        with model.disable_adapter():
+            alone = model(input_ids=IDS).logits
+            with for_sampling(model):
+                assert torch.allclose(model(input_ids=IDS).logits, alone, atol=1e-5)
     assert all(layer is layers[name] for name, layer in model.named_modules())
     assert all(torch.equal(weight, weights[name]) for name, weight in model.named_parameters())
+
+
+def test_a_fresh_adapter_writes_as_the_model_without_it_to_the_bit(tiny_model):
+    model = adapted(tiny_model)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(weight)
+    with torch.no_grad():
+        with for_sampling(model):
+            fresh = model(input_ids=IDS).logits
+        with model.disable_adapter(), for_sampling(model):
+            assert torch.equal(model(input_ids=IDS).logits, fresh)
+
+
+@pytest.mark.parametrize(
+    ("layer", "width"),
+    [(torch.nn.Linear(8, 1), 8), (torch.nn.Linear(1, 8), 1), (Conv1D(12, 8), 8), (Conv1D(8, 8), 8)],
+)
+def test_a_layer_of_width_1_or_with_its_weight_turned_is_left_as_it_was(layer, width):
+    class Model(torch.nn.Module):
+        dtype, device = torch.float32, torch.device("cpu")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = layer
+
+    model = inject_adapter_in_model(LoraConfig(r=4, target_modules=["part"]), Model())
+    speaking(model)
+    before = layer.weight.detach().clone()
+    x = torch.randn(2, width)
+    with torch.no_grad():
+        wanted = model.part(x)
+        assert not torch.allclose(layer(x), wanted, atol=1e-3)
+        spare_passes(model)
+        assert torch.allclose(model.part(x), wanted, atol=1e-5)
+        for _ in range(2):
+            with for_sampling(model):
+                assert torch.allclose(model.part(x), wanted, atol=1e-5)
+    assert torch.equal(layer.weight, before)
 
 
 def test_while_it_samples_in_bfloat16_an_adapter_is_cast_once_and_comes_back_exact(tiny_model):

@@ -1,6 +1,7 @@
 """Completions: the plan, the texts, the adapters, and what a resumed run does again."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -175,10 +176,15 @@ def test_a_row_is_given_the_same_whoever_is_beside_it(tiny_model):
     assert together != generate_ids(model, tokenizer, inputs, decoding, range(5, 10))
 
 
+@pytest.mark.parametrize("cached", [{}, {"use_cache": False}, {"cache_implementation": "static"}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_prompt_is_read_once_for_all_its_samples(tiny_model, monkeypatch, dtype):
-    tokenizer = loading.load_tokenizer(tiny_model)
-    model = loading.load_policy(tiny_model, tokenizer, dtype=dtype).eval()
+def test_a_prompt_is_read_once_for_all_its_samples(tiny_model, tmp_path, monkeypatch, dtype, cached):
+    base = tmp_path / "base"  # as it may come from elsewhere
+    shutil.copytree(tiny_model, base)
+    settings = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps(settings | cached))
+    tokenizer = loading.load_tokenizer(base)
+    model = loading.load_policy(base, tokenizer, dtype=dtype).eval()
     prompts = [[1, 60, 61, 62], [1, 70], [1, 60, 61, 62], [1, 80, 81], [1, 70], [1, 60, 61, 62]]
     read: list[tuple[int, int]] = []  # (rows, columns) of each forward pass
     model.base_model.register_forward_hook(

@@ -66,9 +66,11 @@ def _worn(layer: torch.nn.Module) -> list[str]:
 
 
 def _is_plain(layer: torch.nn.Module) -> bool:
-    """Whether it is a LoRA layer and all that it wears `B(A(x)) * scaling`: no dropout, no bias, no other kind."""
+    """Whether it is a linear layer under LoRA and all that it wears is `B(A(x)) * scaling`: no dropout, bias or other
+    kind."""
     return (
         type(layer) is lora.Linear
+        and type(layer.base_layer) is torch.nn.Linear  # GPT-2 has one whose weight is (in, out)
         and not layer.merged
         and all(
             adapter not in layer.lora_variant
@@ -92,10 +94,13 @@ def _cast(model: PreTrainedModel | PeftModel) -> Iterator[tuple[torch.nn.Module,
 
 
 def _merged(model: PreTrainedModel | PeftModel) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Linear]]:
-    """For every layer that wears an adapter one that has it in its weights."""
+    """For every layer under LoRA one that has what it wears in its weights.
+
+    Also where it wears nothing, so that under a fresh adapter, which changes nothing, the same is written to the bit.
+    """
     for module in model.modules():
         for name, layer in module.named_children():
-            if _worn(layer) and _is_plain(layer):
+            if _is_plain(layer):
                 yield module, name, _as_one(layer)
 
 
@@ -107,7 +112,7 @@ def _as_one(layer: lora.Linear) -> torch.nn.Linear:
     thread took 0.75 times as long. Two threads saw no difference.
     """
     base = layer.base_layer
-    weight = base.weight.t().contiguous()
+    weight = base.weight.t().clone(memory_format=torch.contiguous_format)  # never the base's own memory
     for adapter in _worn(layer):
         inner, outer = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight  # (rank, in), (out, rank)
         weight.addmm_(inner.t(), outer.t(), alpha=layer.scaling[adapter])

@@ -181,6 +181,7 @@ class Learner:
         }
         if kl > options.kl_ceiling:
             self.stopped = f"the KL to the reference reached {kl:.1f} at step {self.step + 1}"
+            made.kept.clear()  # their graphs are large, and prompts are evaluated next
             return self._end_step(measured)
         measured |= self._update(made, ppo_math.whiten(advantages, mask), returns, seed)
         self.kl_coefficient = ppo_math.adapted_kl_coefficient(

@@ -123,7 +123,7 @@ class SharedBase:
 
     def add_value(self, rank: int, alpha: int) -> None:
         """A fresh value adapter, and a head of zeros: at first every value is 0, and learning starts from there."""
-        self.model.add_adapter(VALUE, lora_config(rank, alpha, TaskType.CAUSAL_LM))
+        self._add(VALUE, lora_config(rank, alpha, TaskType.CAUSAL_LM))
         self.value_head = self._head()
 
     def add_reward(self, base: Path, adapter: Path) -> None:
@@ -141,13 +141,17 @@ class SharedBase:
             lora_dropout=0.0,
             target_modules=config.target_modules,
         )
-        self.model.add_adapter(REWARD, lora)
+        self._add(REWARD, lora)
         try:
             outcome = set_peft_model_state_dict(self.model, weights, adapter_name=REWARD)
         except RuntimeError as error:
             raise RecipeError(f"The reward model {adapter} does not fit the base {base}: {error}") from error
         if outcome.unexpected_keys or any(f".{REWARD}." in key for key in outcome.missing_keys):
             raise RecipeError(f"The reward model {adapter} does not fit the base {base}: other layers.")
+
+    def _add(self, adapter: str, config: LoraConfig) -> None:
+        self.model.add_adapter(adapter, config)
+        spare_passes(self.model)  # it may lie on layers that had none
 
     def _head(self) -> Float32Head:
         width = self.model.get_base_model().config.get_text_config().hidden_size
