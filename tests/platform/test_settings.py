@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from tests.environment import ROOT
 
@@ -77,6 +79,19 @@ def test_what_accelerate_is_told_is_known_to_the_platform_too(tmp_path):
     assert "where no file is" in refusal(**PRODUCTION, RANKLOOP_ACCELERATE=str(tmp_path / "none.yaml"))
     (tmp_path / "torn.yaml").write_text("num_processes: [")
     assert "which can't be read" in refusal(**PRODUCTION, RANKLOOP_ACCELERATE=str(tmp_path / "torn.yaml"))
+
+
+def test_only_trackers_that_there_are_can_be_named():
+    assert values("TRACKER", **PRODUCTION, RANKLOOP_TRACKER="mlflow") == ["'mlflow'"]
+    assert "is trackio or mlflow" in refusal(**PRODUCTION, RANKLOOP_TRACKER="wandb")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "deploy" / "accelerate").glob("*.yaml")), ids=lambda f: f.name
+)
+def test_accelerate_takes_every_setting_of_the_files_for_it(file):
+    config = load_config_from_file(str(file))
+    assert config.to_dict() | yaml.safe_load(file.read_text()) == config.to_dict()
 
 
 def test_debug_is_refused_in_production_and_allowed_on_the_local_stack():

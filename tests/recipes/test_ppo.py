@@ -1,5 +1,6 @@
 """PPO on a tiny random model: it learns what is rewarded, resumes to the same weights, and says what is wrong."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.recipes.runs import (
 from training.recipes import loading, scoring
 from training.recipes.prompts import Prompt
 from training.recipes.rendering import conversation_ids
-from training.recipes.run_dir import RecipeError
+from training.recipes.run_dir import RecipeError, explain, open_run
 from training.recipes.shared_base import POLICY, REFERENCE, VALUE, SharedBase, rows_of
 
 OPTIONS = {
@@ -356,6 +357,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_model, 
         run_here(folder)
     assert 0 < len(checkpoints_of(folder)) < 4
     assert not (folder / "output").exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_good(tiny_model, tmp_path, monkeypatch):
+    from training.recipes import ppo
+
+    save = ppo.save_file
+
+    def fails_in_the_second_checkpoint(tensors, file):
+        if file.parent.name == "checkpoint-2" and file.name == "optimizers.safetensors":
+            file.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        save(tensors, file)
+
+    monkeypatch.setattr(ppo, "save_file", fails_in_the_second_checkpoint)
+    folder = ppo_run(tmp_path / "run", tiny_model)
+    with pytest.raises(OSError) as failure:
+        run_here(folder)
+    assert "The disk holding run is full" in explain(failure.value, folder)
+    assert [checkpoint.name for checkpoint in checkpoints_of(folder)] == ["step-1"]
+    assert open_run(folder, "ppo").latest_checkpoint()[0] == 1
 
 
 def test_prompts_that_leave_no_room_are_named(tiny_model, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LogitsProcessorList
 
 from tests.recipes.runs import result_of, run_here, start
 from training.recipes import loading, sampling
@@ -204,6 +205,27 @@ def test_a_prompt_is_read_once_for_all_its_samples(tiny_model, tmp_path, monkeyp
     monkeypatch.setattr(sampling, "read_once", lambda *_: None)
     assert write(prompts) == found
     assert read[0] == (6, 4)
+
+
+def test_a_row_ends_with_its_first_end_token_which_counts_or_where_there_is_no_room(tiny_model, monkeypatch):
+    forced = [[50, 51, 2, 60, 61], [70, 71, 72, 73, 74], [2, 2, 2, 2, 2]]
+
+    def force(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        at = ids.shape[1] - len(prompt)
+        chosen = torch.tensor([[row[at]] for row in forced])
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+
+    prompt = [1, 60, 61, 62]
+    monkeypatch.setattr(sampling, "drawing", lambda *_: LogitsProcessorList([force]))
+    tokenizer = loading.load_tokenizer(tiny_model)
+    assert tokenizer.eos_token_id == 2
+    model = loading.load_policy(tiny_model, tokenizer, dtype=torch.float32).eval()
+    decoding = DecodingOptions(max_new_tokens=5)
+    assert generate_ids(model, tokenizer, [prompt] * 3, decoding, range(3)) == [
+        [50, 51, 2], [70, 71, 72, 73, 74], [2],
+    ]  # fmt: skip
+    told = sampling.generate(model, tokenizer, [prompt] * 3, decoding, seed=0)
+    assert [(row["tokens"], row["finished"]) for row in told] == [(3, True), (5, False), (1, True)]
 
 
 def test_the_same_seed_gives_the_same_texts_and_another_seed_others(tiny_model, tmp_path):

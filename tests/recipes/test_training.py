@@ -275,26 +275,30 @@ def test_a_parent_of_the_other_kind_is_refused(finished, tiny_model, tmp_path):
         run_here(folder)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
+    tiny_model, tmp_path, monkeypatch, method
+):
     from training.recipes import loading
 
-    load = loading.load_policy
+    folder = make_training_run(tmp_path / "run", method, tiny_model, options={"save_steps": 1})
+    name = "load_reward_base" if method == "reward" else "load_policy"
+    load = getattr(loading, name)
+
+    def turn_into_nan(module, inputs, output):
+        if (folder / "checkpoints" / "step-2").exists():
+            output.last_hidden_state = output.last_hidden_state * float("nan")
 
     def load_poisoned(*args, **how):
-        policy, calls = load(*args, **how), []
+        model = load(*args, **how)
+        model.base_model.register_forward_hook(turn_into_nan)
+        return model
 
-        def turn_into_nan(module, inputs, output):
-            calls.append(1)
-            return output * float("nan") if len(calls) > 8 else output
-
-        policy.get_output_embeddings().register_forward_hook(turn_into_nan)
-        return policy
-
-    monkeypatch.setattr(loading, "load_policy", load_poisoned)
-    folder = make_training_run(tmp_path / "run", "dpo", tiny_model, options={"save_steps": 1})
-    with pytest.raises(RecipeError, match=r"loss became nan at step \d+.*learning_rate"):
+    monkeypatch.setattr(loading, name, load_poisoned)
+    with pytest.raises(RecipeError, match=r"loss became nan at step 3.*learning_rate"):
         run_here(folder)
-    assert 0 < len(checkpoints_of(folder)) < 6
+    assert checkpoints_of(folder)[-1].name == "step-2"
+    assert not (folder / "output").exists()
 
 
 def test_an_adapter_that_does_not_change_is_an_error(tiny_model, tmp_path):

@@ -192,6 +192,7 @@ def test_what_stands_in_the_way_is_said_with_its_remedy(cast, run):
     look_over(run, LEAK)
     with pytest.raises(Refused, match=r"It leaks\. Mend it\."):
         launch_draft(run=run, user=cast.researcher, accept_truncation=True)
+    assert TrainingRun.objects.get().status == WorkStatus.DRAFT
 
 
 @pytest.mark.parametrize(("share", "needs_word"), [(0.0, False), (0.01, False), (0.011, True), (0.5, True)])
