@@ -4,6 +4,7 @@ import re
 
 from tests.environment import ROOT
 from training.recipes.methods_page import page
+from training.recipes.options_from_samples import PpoOptions
 
 
 def test_every_variable_that_settings_read_is_listed_and_no_other() -> None:
@@ -40,6 +41,16 @@ def test_every_benchmark_named_in_the_readme_is_there() -> None:
     assert named is not None
     for name in re.split(r", | or ", named[1]):
         assert (ROOT / f"tests/benchmarks/bench_{name}.py").is_file(), name
+
+
+def test_the_page_of_ppo_speaks_of_each_of_its_own_options_and_names_each_paper_it_cites() -> None:
+    details = (ROOT / "training/recipes/ppo.md").read_text()
+    for name in PpoOptions.__annotations__:
+        assert f"`{name}" in details, name
+    text, papers = re.sub(r"\s+", " ", details).split("## Papers")
+    cited = set(re.findall(r"([A-Z][a-z]+)(?: et al\.| and [A-Z][a-z]+)? ((?:19|20)\d\d)", text))
+    assert ("Huang", "2024") in cited
+    assert not {f"{who} {year}" for who, year in cited if not re.search(rf"{who}[^·]* {year}", papers)}
 
 
 def test_the_page_of_methods_is_what_the_dataclasses_say() -> None:
