@@ -5,7 +5,7 @@
 Random weights in the shape of a Llama of 14, 62 and 135 million parameters, with the byte tokenizer of
 recipes/tiny.py. Estimate: the peak in the findings of recipes/preview.py. Measured: the peak resident memory of the
 recipe's own process after four steps (`peak_memory_mb` in its result.json). The aim is within a quarter, each.
-`--quick` leaves out the largest.
+PPO stands there once more with a step in one part, whose graphs it keeps. `--quick` leaves out the largest.
 """
 
 import argparse
@@ -30,7 +30,8 @@ METHODS = ("dpo", "reward", "ppo", "rloo")
 OPTIONS = {"steps": 4, "save_steps": 4, "warmup_steps": 0, "max_length": 512}
 SAMPLING = {"ppo": {"reward": "length", "value_warmup_steps": 0}, "rloo": {"reward": "length"}}
 # (words of a prompt, words of the longest completion): short rows keep attention tables, long ones do not.
-LENGTHS = {"short": (8, 12), "long": (24, 36)}
+LENGTHS = {"short": (8, 12), "long": (24, 36), "one part": (8, 12)}
+ONE_PART = {"batch_size": 16, "micro_batch_size": 16}
 MAKE = """
 import json, sys
 from pathlib import Path
@@ -42,6 +43,13 @@ ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 config = LlamaConfig(**shape, **ids, max_position_embeddings=1024, tie_word_embeddings=True)
 LlamaForCausalLM(config).save_pretrained(folder)
 """
+
+
+def rows_of(method: str, *, quick: bool) -> list[str]:
+    """The lengths that a method is measured with."""
+    return [
+        name for name in LENGTHS if (name != "one part" or method == "ppo") and not (quick and name == "long")
+    ]
 
 
 def make_model(folder: Path, shape: tuple[int, ...]) -> Path:
@@ -130,11 +138,13 @@ def main() -> None:
         for size in sizes:
             model = make_model(Path(home) / size, SHAPES[size])
             for method in asked.methods.split(","):
-                for name, lengths in list(LENGTHS.items())[: 1 if asked.quick else None]:
-                    folder = make_run(Path(home) / f"{size}-{method}-{name}", method, model, lengths=lengths)
+                for name in rows_of(method, quick=asked.quick):
+                    options = ONE_PART if name == "one part" else {}
+                    folder = Path(home) / f"{size}-{method}-{name}"
+                    make_run(folder, method, model, lengths=LENGTHS[name], **options)
                     one = found[f"{size} {method} {name}"] = compare(folder, method)
                     print(
-                        f"{size:>5} {method:<7} {name:<6} estimate {one['estimate']:>6} MB  "
+                        f"{size:>5} {method:<7} {name:<8} estimate {one['estimate']:>6} MB  "
                         f"measured {one['measured']:>6} MB  ratio {one['ratio']:.2f}  {one['parts']}",
                         flush=True,
                     )
