@@ -137,8 +137,8 @@ def load_policy(
     )
     _agree_on_tokens(model, tokenizer, config)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    # Keys and values are kept as the sampling here makes them, whatever was set while the model was trained elsewhere.
-    model.generation_config.use_cache, model.generation_config.cache_implementation = True, None
+    # Keys and values are kept as usual, whatever was set while the model was trained elsewhere.
+    model.generation_config.use_cache = model.generation_config.cache_implementation = None
     # After a prompt, `generate` asks for the logits of its last token: a slice with gaps, for which torch on a CPU
     # would copy the whole language head for each row. That took as long as 24 tokens, and a gigabyte at 16 rows.
     model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
