@@ -137,9 +137,8 @@ class RunForm(KeyedForm):
         inputs = {item.role: item for item in like.inputs.all()} if like else {}
         given = {role: item.checkpoint_id or item.dataset_id for role, item in inputs.items()}
         offered = self.fields["parent"].queryset
-        start = (parent and offered.filter(pk=parent.pk).first()) or offered.filter(
-            kind=Checkpoint.Kind.BASE
-        ).first()
+        start = offered.filter(pk=parent.pk).first() if parent else None
+        start = start or offered.filter(kind=Checkpoint.Kind.BASE).first()
         self.initial |= {
             "name": like.step if like else "",
             "seed": like.seed if like else 1,

@@ -30,8 +30,12 @@ METHODS = ("dpo", "reward", "ppo", "rloo")
 OPTIONS = {"steps": 4, "save_steps": 4, "warmup_steps": 0, "max_length": 512}
 SAMPLING = {"ppo": {"reward": "length", "value_warmup_steps": 0}, "rloo": {"reward": "length"}}
 # (words of a prompt, words of the longest completion): short rows keep attention tables, long ones do not.
-LENGTHS = {"short": (8, 12), "long": (24, 36), "one part": (8, 12)}
-ONE_PART = {"batch_size": 16, "micro_batch_size": 16}
+SHORT, LONG = (8, 12), (24, 36)
+ROWS = {
+    "short": (SHORT, {}),
+    "long": (LONG, {}),
+    "one part": (SHORT, {"batch_size": 16, "micro_batch_size": 16}),
+}
 MAKE = """
 import json, sys
 from pathlib import Path
@@ -46,9 +50,9 @@ LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def rows_of(method: str, *, quick: bool) -> list[str]:
-    """The lengths that a method is measured with."""
+    """The names of what a method is measured with."""
     return [
-        name for name in LENGTHS if (name != "one part" or method == "ppo") and not (quick and name == "long")
+        name for name in ROWS if (name != "one part" or method == "ppo") and not (quick and name == "long")
     ]
 
 
@@ -139,9 +143,9 @@ def main() -> None:
             model = make_model(Path(home) / size, SHAPES[size])
             for method in asked.methods.split(","):
                 for name in rows_of(method, quick=asked.quick):
-                    options = ONE_PART if name == "one part" else {}
+                    lengths, options = ROWS[name]
                     folder = Path(home) / f"{size}-{method}-{name}"
-                    make_run(folder, method, model, lengths=LENGTHS[name], **options)
+                    make_run(folder, method, model, lengths=lengths, **options)
                     one = found[f"{size} {method} {name}"] = compare(folder, method)
                     print(
                         f"{size:>5} {method:<7} {name:<8} estimate {one['estimate']:>6} MB  "

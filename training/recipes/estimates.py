@@ -137,7 +137,7 @@ def estimate_memory(
     """
     whole = options.get("weights") == "full"
     weights = shape.parameters * (_whole_bytes(method, machine) if whole else machine.dtype_bytes)
-    trained = _trained(method, options, shape, parent)
+    trained = sum(_adapters(method, options, shape, parent))
     frozen = reward_model + (0 if method == "reward" else parent)
     parts = {
         "runtime": RUNTIME_BYTES[machine.kind],
@@ -214,18 +214,18 @@ def _cache(shape: Shape, load: Load, machine: Machine) -> float:
     return SLACK * (kept + 4 * 4 * load.rows_sampled * shape.vocabulary) + merged
 
 
-def _trained(method: str, options: Mapping[str, Any], shape: Shape, parent: int) -> int:
-    """Numbers in the adapters that learn: one as large as its parent's, and that of PPO's value model, always fresh."""
+def _adapters(method: str, options: Mapping[str, Any], shape: Shape, parent: int) -> tuple[int, int]:
+    """Numbers that learn: in the adapter, as large as its parent's, and in that of PPO's value model, always fresh."""
     fresh = shape.adapter_parameters(options["lora_rank"])
-    return (parent or fresh) + (fresh if method == "ppo" else 0)
+    return parent or fresh, fresh if method == "ppo" else 0
 
 
 def estimate_disk(
     method: str, options: Mapping[str, Any], shape: Shape, *, parent: int = 0
 ) -> dict[str, int]:
     """Bytes of the checkpoints that are kept, one more while it is written, and of the result."""
-    trained = _trained(method, options, shape, parent)
-    output = 4 * (parent or shape.adapter_parameters(options["lora_rank"]))
+    adapter, value = _adapters(method, options, shape, parent)
+    trained, output = adapter + value, 4 * adapter
     if options.get("weights") == "full":
         trained, output = shape.parameters, shape.file_bytes
     checkpoint = 12 * trained  # the numbers and the two moments of each

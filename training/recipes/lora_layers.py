@@ -66,8 +66,7 @@ def _worn(layer: torch.nn.Module) -> list[str]:
 
 
 def _is_plain(layer: torch.nn.Module) -> bool:
-    """Whether it is a linear layer under LoRA and all that it wears is `B(A(x)) * scaling`: no dropout, bias or other
-    kind."""
+    """Whether it is a linear layer whose adapters are `B(A(x)) * scaling`: no dropout, no bias, no other kind."""
     return (
         type(layer) is lora.Linear
         and type(layer.base_layer) is torch.nn.Linear  # GPT-2 has one whose weight is (in, out)

@@ -129,6 +129,9 @@ def _show_form(
         "run": run,
         "like": like,
         "parent": parent,
+        "begun_with": "".join(
+            f"&{name}={one.pk}" for name, one in (("like", like), ("parent", parent)) if one
+        ),
         "method": METHODS[form.method],
         "method_name": form.method,
         "methods": METHODS.items(),
