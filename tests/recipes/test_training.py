@@ -81,6 +81,21 @@ def test_its_measurements_can_be_followed_live(finished):
     assert json.loads((folder / "progress.json").read_text()) == {"step": 6, "of": 6, "phase": "saving"}
 
 
+@pytest.mark.parametrize("capabilities", [{}, {"amx_bf16": True}])
+def test_a_saved_reward_model_scores_as_the_trained_one_did_to_the_bit(
+    tiny_model, tmp_path, monkeypatch, capabilities
+):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)  # float32, and bfloat16
+    folder = make_training_run(tmp_path / "run", "reward", tiny_model)
+    run_here(folder)
+    from training.recipes import loading, scoring
+
+    tokenizer = loading.load_tokenizer(tiny_model)
+    model = scoring.load_reward_model(tiny_model, folder / "output", tokenizer, "eager")
+    trained = json.loads((folder / "output" / "recipe.json").read_text())["probes"]
+    assert scoring.score_conversations(model, tokenizer, scoring.PROBES) == trained
+
+
 def test_its_output_holds_weights_and_no_path_of_this_machine(finished, tiny_model):
     method, folder, _ = finished
     output = folder / "output"

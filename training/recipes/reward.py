@@ -30,9 +30,8 @@ from training.recipes.pairs import Pair, read_pairs, training_order
 from training.recipes.rendering import Message, conversation_ids
 from training.recipes.run_dir import RunDir, run
 
-RELOADED_WITHIN = (
-    0.02  # a score may move by this much over saving and loading: bfloat16 sums in another order
-)
+# A score is the same to the bit after saving and loading on one processor. Cards may add up in another order.
+RELOADED_WITHIN = 0.02
 
 
 def main(run: RunDir) -> dict[str, Any]:

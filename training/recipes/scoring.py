@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.recipes.forward_once import score_once
 from training.recipes.loading import check_adapter, compute_dtype, load_reward_base, without_adapter
+from training.recipes.lora_layers import spare_passes
 from training.recipes.model_folders import refuse_disagreement, tensors_of
 from training.recipes.rendering import Message, conversation_ids
 from training.recipes.run_dir import RecipeError
@@ -37,7 +38,8 @@ def load_reward_model(
             raise RecipeError(f"The adapter {trained} does not fit the base model {base}: {error}") from error
     else:
         model = _load_whole(base, trained, tokenizer, attention)
-    score_once(without_adapter(model))  # as in training
+    score_once(without_adapter(model))  # as in training, to the bit
+    spare_passes(model)
     return model.eval()
 
 
