@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from tests.recipes.runs import ROOT
+from training.recipes.fitting import refuse_unfit
 from training.recipes.options import METHODS, describe_options, parse_options
+from training.recipes.presets import PRESETS
 from training.recipes.run_dir import RecipeError
 
 
@@ -59,7 +61,40 @@ def test_options_that_do_not_fit_each_other_are_refused(method, given, told):
 
 
 @pytest.mark.parametrize(
-    ("batch", "together", "parts"), [(24, 12, 2), (24, 24, 1), (24, 100, 1), (24, 5, 6), (7, 4, 7), (9, 4, 3)]
+    ("method", "options", "said"),
+    [
+        ("rloo", {"batch_size": 10, "group_size": 4, "reward": "length"}, "Set batch_size to 8"),
+        ("grpo", {"batch_size": 4, "group_size": 8, "reward": "length"}, "Set batch_size to 8"),
+        ("ppo", {"reward": "required_words"}, "required_words names no word"),
+        (
+            "ppo",
+            {"kl_coefficient": 0.0},
+            "kl_coefficient is 0.*Set kl_coefficient above 0, or kl_target to 0",
+        ),
+        ("ppo", {"batch_size": 1024}, "kl_horizon is 1000, fewer than the 1024.*Set kl_horizon to 10240"),
+        ("ppo", {"reward": "valid_json", "json_schema": "{"}, "json_schema is not JSON"),
+        ("ppo", {"reward": "length", "max_new_tokens": 64, "max_length": 64}, "Raise max_length"),
+        ("ppo", {"reward": "length", "steps": 2, "warmup_steps": 0}, "it would not learn at all"),
+        ("dpo", {"flipped_share": 0.1}, "which only the robust loss takes into account"),
+        ("dpo", {"steps": 4, "warmup_steps": 5}, "never reach its peak"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_with_the_remedy(method, options, said):
+    with pytest.raises(RecipeError, match=said):
+        refuse_unfit(parse_options(method, options))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_is_good_for_every_method(preset, method):
+    options = PRESETS[preset].options(method)
+    assert {"steps", "batch_size", "micro_batch_size"} <= set(options)
+    refuse_unfit(parse_options(method, options))
+
+
+@pytest.mark.parametrize(
+    ("batch", "together", "parts"),
+    [(24, 12, 2), (24, 24, 1), (24, 100, 1), (24, 11, 3), (24, 5, 6), (24, 1, 24), (7, 4, 7), (9, 4, 3)],
 )
 def test_a_step_is_computed_in_the_fewest_equal_parts_that_fit(batch, together, parts):
     assert parse_options("dpo", {"batch_size": batch, "micro_batch_size": together}).parts == parts

@@ -10,23 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.recipes.runs import make_training_run, some_outcomes, some_pairs, write_pairs
-from training.recipes.estimates import (
-    Load,
-    Machine,
-    Shape,
-    estimate_disk,
-    estimate_memory,
-    estimate_seconds,
-    read_shape,
-)
 from training.recipes.findings import first_turn
 from training.recipes.fingerprints import fingerprints
-from training.recipes.fitting import refuse_unfit
-from training.recipes.options import METHODS, parse_options
+from training.recipes.options import METHODS
 from training.recipes.presets import PRESETS
 from training.recipes.preview import main
 from training.recipes.run_dir import RecipeError, open_run
-from training.recipes.training_options import parts_of
 
 PAIRS = some_pairs(rankings=8, seed=1)
 
@@ -363,31 +352,7 @@ def test_a_line_that_is_no_row_is_named(tiny_model, tmp_path, row):
         main(open_run(run_dir, "preview"))
 
 
-# --- options, presets, estimates ---
-
-
-@pytest.mark.parametrize(
-    ("method", "options", "said"),
-    [
-        ("rloo", {"batch_size": 10, "group_size": 4, "reward": "length"}, "Set batch_size to 8"),
-        ("grpo", {"batch_size": 4, "group_size": 8, "reward": "length"}, "Set batch_size to 8"),
-        ("ppo", {"reward": "required_words"}, "required_words names no word"),
-        (
-            "ppo",
-            {"kl_coefficient": 0.0},
-            "kl_coefficient is 0.*Set kl_coefficient above 0, or kl_target to 0",
-        ),
-        ("ppo", {"batch_size": 1024}, "kl_horizon is 1000, fewer than the 1024.*Set kl_horizon to 10240"),
-        ("ppo", {"reward": "valid_json", "json_schema": "{"}, "json_schema is not JSON"),
-        ("ppo", {"reward": "length", "max_new_tokens": 64, "max_length": 64}, "Raise max_length"),
-        ("ppo", {"reward": "length", "steps": 2, "warmup_steps": 0}, "it would not learn at all"),
-        ("dpo", {"flipped_share": 0.1}, "which only the robust loss takes into account"),
-        ("dpo", {"steps": 4, "warmup_steps": 5}, "never reach its peak"),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused_with_the_remedy(method, options, said):
-    with pytest.raises(RecipeError, match=said):
-        refuse_unfit(parse_options(method, options))
+# --- options and estimates ---
 
 
 def test_completions_that_are_all_called_bad_are_refused_before_the_launch(tiny_model, tmp_path):
@@ -460,65 +425,6 @@ def test_what_several_processes_can_not_do_is_refused_before_the_launch(
         preview(tmp_path, tiny_model, method, options=options, **changes)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("method", METHODS)
-def test_every_preset_is_good_for_every_method(preset, method):
-    options = PRESETS[preset].options(method)
-    assert {"steps", "batch_size", "micro_batch_size"} <= set(options)
-    refuse_unfit(parse_options(method, options))
-
-
-def test_the_shape_is_read_from_the_files_of_the_model(tiny_model):
-    import torch
-    from peft import TaskType, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    from training.recipes.loading import lora_config
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    shape = read_shape(tiny_model)
-    assert shape.parameters == sum(p.numel() for p in model.parameters())
-    assert (shape.width, shape.layers, shape.heads, shape.key_width) == (32, 2, 2, 16)
-    trained = get_peft_model(model, lora_config(4, 8, TaskType.CAUSAL_LM))
-    learnt = sum(p.numel() for p in trained.parameters() if p.requires_grad)
-    assert shape.adapter_parameters(4) == learnt
-
-
-BIG = Shape(
-    parameters=8_000_000_000, file_bytes=16_000_000_000, width=4096, inner=14_336, layers=32, heads=32,
-    key_width=1024, vocabulary=128_256,
-)  # fmt: skip
-OPTIONS = {"lora_rank": 16, "batch_size": 64, "micro_batch_size": 2, "steps": 200, "eval_steps": 50}
-
-
-def test_a_model_of_eight_billion_fits_a_card_of_24_gb_as_the_preset_says():
-    load = Load(together=4 * 1024, completions_together=1024, row=1024, step=64 * 2048.0)
-    memory = estimate_memory("dpo", OPTIONS, BIG, load, Machine("cuda", 2))
-    assert BIG.adapter_parameters(16) == 41_943_040
-    assert memory["weights"] == 16_000_000_000
-    assert memory["peak"] < 24e9
-    more = Load(together=16 * 1024, completions_together=8 * 1024, row=1024, step=64 * 2048.0)
-    assert estimate_memory("dpo", OPTIONS, BIG, more, Machine("cuda", 2))["peak"] > 24e9
-
-
-def test_time_is_that_of_an_earlier_run_when_there_was_one():
-    load = Load(together=4096, completions_together=1024, row=1024, step=64 * 200.0)
-    rule = estimate_seconds("dpo", OPTIONS, BIG, load, Machine("cuda", 2), None)
-    assert rule["by"] is None
-    earlier = {"by": "dpo of First", "seconds_per_row": 0.5, "tokens_per_row": None}
-    assert estimate_seconds("dpo", OPTIONS, BIG, load, Machine("cpu", 4), earlier) == {
-        "seconds": 15 + 200 * 64 // 2,
-        "by": "dpo of First",
-    }
-    longer = {**earlier, "tokens_per_row": 100.0}  # rows are twice as long now
-    assert estimate_seconds("dpo", OPTIONS, BIG, load, Machine("cpu", 4), longer)["seconds"] == 15 + 200 * 64
-
-
-def test_disk_is_that_of_the_checkpoints_kept_and_one_being_written():
-    disk = estimate_disk("ppo", OPTIONS, BIG)
-    assert disk == {"checkpoints": 3 * 24 * 41_943_040, "output": 4 * 41_943_040, "total": 76 * 41_943_040}
-
-
 def test_a_run_that_goes_on_is_as_large_as_its_parent_whatever_its_own_rank(tiny_model, tmp_path):
     parents = [adapter(tmp_path / str(rank), rank) for rank in (4, 8)]
     small, large = (
@@ -530,31 +436,3 @@ def test_a_run_that_goes_on_is_as_large_as_its_parent_whatever_its_own_rank(tiny
     assert large["memory"]["adapters"] - small["memory"]["adapters"] == more * (16 + 4)
     assert large["disk"]["checkpoints"] - small["disk"]["checkpoints"] == more * 12 * 3
     assert small["disk"]["output"] == 4 * 4 * 32
-
-
-def test_all_weights_take_their_gradients_moments_and_a_reference_and_are_whole_in_each_checkpoint():
-    load = Load(together=4096, completions_together=1024, row=1024, step=64 * 200.0)
-    full = OPTIONS | {"weights": "full"}
-
-    def of_8e9(method: str, machine: Machine) -> tuple[float, float]:
-        memory = estimate_memory(method, full, BIG, load, machine)
-        return memory["weights"] / 8e9, memory["adapters"] / 8e9
-
-    # Float32 themselves, and autocast's copies in bfloat16; then gradients and two moments.
-    assert of_8e9("sft", Machine("cuda", 2)) == (4 + 2, 12)
-    assert of_8e9("dpo", Machine("cuda", 2)) == (4 + 2 + 4, 12)
-    assert of_8e9("reward", Machine("cpu", 4)) == (4, 12)
-    assert estimate_disk("dpo", full, BIG) == {
-        "checkpoints": 3 * 12 * 8_000_000_000, "output": 16_000_000_000, "total": 304_000_000_000,
-    }  # fmt: skip
-    adapter, whole = (
-        estimate_seconds("sft", OPTIONS | {"weights": weights}, BIG, load, Machine("cuda", 2), None)[
-            "seconds"
-        ]
-        for weights in ("lora", "full")
-    )
-    assert adapter < whole < 1.6 * adapter
-
-
-def test_a_step_is_computed_in_as_few_parts_as_the_micro_batch_allows():
-    assert [parts_of(24, n) for n in (24, 12, 11, 5, 1)] == [1, 2, 3, 6, 24]
