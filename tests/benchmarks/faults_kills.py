@@ -23,6 +23,7 @@ import psycopg
 
 from deploy.local.processes import is_running
 from tests.benchmarks.faults_stage import LEASE_SECONDS, STEPS, Stage
+from tests.processes import arguments_of, processes
 
 BEGAN = time.monotonic()
 PATIENCE = 90  # seconds in which a moment must come, on a machine that is busy
@@ -96,7 +97,7 @@ class KilledRun:
         self.worker: subprocess.Popen | None = None
         self.stopped: subprocess.Popen | None = None
         self.frozen: list[int] = []  # the stopped worker, and its recipe where that was stopped with it
-        self.taken_over = 0  # the attempt whose worker was stopped
+        self.taken_over = Path()  # the folder of the attempt whose worker was stopped
 
     def _say(self, text: str) -> None:
         print(
@@ -124,21 +125,16 @@ class KilledRun:
 
     def processes(self) -> set[int]:
         """Workers and recipes of this run that are alive."""
-        found = set()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                with suppress(OSError):
-                    if str(self.run.pk).encode() in (entry / "cmdline").read_bytes():
-                        found.add(int(entry.name))
-        return {pid for pid in found if is_running(pid)}
+        run = str(self.run.pk)
+        return set(processes(lambda pid: any(run in argument for argument in arguments_of(pid))))
 
     def recipe(self) -> int | None:
-        """The recipe of the present attempt: its folder is among its arguments."""
-        for pid in self.processes():
-            with suppress(OSError):
-                if str(self.folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                    return pid
-        return None
+        """The recipe of the present attempt."""
+        return next(iter(self.recipes_in(self.folder)), None)
+
+    def recipes_in(self, folder: Path) -> list[int]:
+        """What runs in the folder of an attempt: it is among their arguments."""
+        return processes(lambda pid: str(folder) in arguments_of(pid))
 
     def waits_for_a_lock(self) -> bool:
         with self._database() as database:
@@ -313,7 +309,7 @@ class KilledRun:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         self.stopped, self.worker = self.worker, None
-        self.taken_over = self.run.attempt
+        self.taken_over = self.folder
 
     def _go_on_until(self, what: str) -> None:
         """Let another worker take over, as far as that; then wake the one that was stopped."""
@@ -339,9 +335,7 @@ class KilledRun:
             self.tally.orphans += 1
             woken.kill()
             woken.wait()
-        attempt = f"/attempt-{self.taken_over}\0"
-        left = [pid for pid in self.processes() if attempt in _command(pid)]
-        self.tally.orphans += sum(not self._recipe_ended(pid) for pid in left)
+        self.tally.orphans += sum(not self._recipe_ended(pid) for pid in self.recipes_in(self.taken_over))
 
     # --- what must be true after ---
 
@@ -361,7 +355,7 @@ class KilledRun:
         end = time.monotonic() + ORPHAN_SECONDS
         mine = known | ({self.worker.pid} if self.worker and self.worker.poll() is None else set())
         if self.stopped:  # the recipe of a stopped worker may go on
-            mine |= {pid for pid in self.processes() if f"attempt-{self.taken_over}" in _command(pid)}
+            mine |= set(self.recipes_in(self.taken_over))
         while left := self.processes() - mine:
             if time.monotonic() > end:
                 self.tally.orphans += len(left)
@@ -431,10 +425,3 @@ def flip_a_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 0x40
     file.write_bytes(bytes(content))
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except OSError:
-        return ""

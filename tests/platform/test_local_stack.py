@@ -23,6 +23,7 @@ from deploy.local.home import SOCKET_NAME, SOCKET_PATH_LIMIT, Home, HomeInUse
 from deploy.local.postgres import THROWAWAY_SETTINGS, Server, throwaway
 from deploy.local.processes import StackError, is_running
 from deploy.local.stack import Stack
+from tests.processes import arguments_of, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the test run sets for itself; a stack of its own starts without it.
@@ -64,36 +65,16 @@ def count_rows(url: str) -> int:
         return connection.execute("SELECT count(*) FROM kept").fetchone()[0]
 
 
-def processes(of: Callable[[Path], bool]) -> list[int]:
-    """Running processes whose folder in /proc the function accepts."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and of(entry) and is_running(int(entry.name)):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
 def started_for(home: Path) -> list[int]:
     """Running processes of a stack on that home, whoever their parent is by now."""
     mark = f"\0RANKLOOP_HOME={home}\0".encode()
 
-    def belongs(process: Path) -> bool:
-        if os.readlink(process / "cwd") == str(home / "postgres" / "data"):
+    def belongs(pid: int) -> bool:
+        if os.readlink(f"/proc/{pid}/cwd") == str(home / "postgres" / "data"):
             return True
-        return mark in b"\0" + process.joinpath("environ").read_bytes() + b"\0"
+        return mark in b"\0" + Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
 
     return processes(belongs)
-
-
-def command_line(pid: int) -> str:
-    """What a process was started with, or nothing if it has ended since: postgres has short-lived workers."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
@@ -243,9 +224,9 @@ def test_a_throwaway_server_leaves_neither_files_nor_processes() -> None:
         folder = Path(url.partition("host=")[2].partition("/sockets")[0])
         data = str(folder / "data")
         assert folder.is_dir()
-        assert processes(lambda process: os.readlink(process / "cwd") == data)
+        assert processes(lambda pid: os.readlink(f"/proc/{pid}/cwd") == data)
     assert not folder.exists()
-    assert not processes(lambda process: os.readlink(process / "cwd") == data)
+    assert not processes(lambda pid: os.readlink(f"/proc/{pid}/cwd") == data)
 
 
 # --- the home ---
@@ -406,7 +387,7 @@ def test_an_unreachable_database_is_refused_without_telling_its_password(tmp_pat
 def test_killed_processes_are_started_again(stack: Stack) -> None:
     before = dict(stack.pids)
     write_row(stack.database_url)
-    children = processes(lambda process: f"\nPPid:\t{before['web']}\n" in (process / "status").read_text())
+    children = processes(lambda pid: f"\nPPid:\t{before['web']}\n" in Path(f"/proc/{pid}/status").read_text())
     assert children, "granian has workers"
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
@@ -473,7 +454,7 @@ def served(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_nothing_outlives_a_killed_command_and_a_stack_beside_it_goes_on(
     stack: Stack, served: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    lines = [command_line(pid) for pid in started_for(tmp_path / "home")]
+    lines = [" ".join(arguments_of(pid)) for pid in started_for(tmp_path / "home")]
     for part in ("granian", "rankloop.celery beat", "--queues short", "--queues training", "bin/postgres"):
         assert any(part in line for line in lines), (part, lines)
     served.kill()

@@ -1,6 +1,5 @@
 """A recipe without torch: a few lines of Python in the place of `python -m training.recipes.<method>`."""
 
-import os
 import sys
 import textwrap
 import time
@@ -39,12 +38,3 @@ def wait_until(happened: Callable[[], bool], what: str, seconds: float = 30) -> 
     while not happened():
         assert time.monotonic() < end, f"waited {seconds} seconds for {what}"
         time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False

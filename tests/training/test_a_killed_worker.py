@@ -12,11 +12,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from deploy.local.processes import is_running
 from tests.cast import Cast, assemble, open_ranking
 from tests.environment import ROOT
+from tests.processes import arguments_of, processes
 from tests.together import together
 from tests.training.stage import draft, rank
-from tests.training.stub import is_alive, wait_until
+from tests.training.stub import wait_until
 from training import store, worker
 from training.models import Checkpoint, RunMetric, TrainingRun, WorkStatus
 from training.services.checkpoints import register_base
@@ -70,19 +72,6 @@ def start_worker(run: TrainingRun) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", WORKER, str(run.pk)], cwd=ROOT, env=environment)
 
 
-def recipe_of(run_dir: Path) -> int | None:
-    """Process id of the recipe that works on this folder."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if str(run_dir).encode() in arguments:
-                return int(entry.name)
-    return None
-
-
 @pytest.mark.slow
 def test_a_run_whose_worker_was_killed_ends_in_the_same_weights_as_an_undisturbed_one(tiny_model, settings):
     settings.TRAINING_THREADS = 1
@@ -105,12 +94,12 @@ def test_a_run_whose_worker_was_killed_ends_in_the_same_weights_as_an_undisturbe
             f"step {moment}",
             seconds=120,
         )
-        recipe = recipe_of(folder)
         assert process.poll() is None
+        (recipe,) = processes(lambda pid: str(folder) in arguments_of(pid))
     finally:
         process.kill()
         process.wait()
-    wait_until(lambda: not is_alive(recipe), "the end of the recipe, which dies with its worker")
+    wait_until(lambda: not is_running(recipe), "the end of the recipe, which dies with its worker")
     killed.refresh_from_db()
     assert (killed.status, killed.attempt) == (WorkStatus.RUNNING, 1)
     assert not (folder / "result.json").exists()

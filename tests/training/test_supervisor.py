@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.processes import is_running
 from tests.environment import ROOT
-from tests.training.stub import is_alive, wait_until, write_stub
+from tests.training.stub import wait_until, write_stub
 from training import resources, supervisor
 from training.recipes.run_dir import write_manifest
 from training.supervisor import TAKEN_OVER, Recipe, carry_over, read_log
@@ -95,7 +96,7 @@ def test_one_that_does_not_stop_is_killed_with_its_whole_group(recipe, run_dir):
     assert running.wait(0.3) is None
     running.interrupt()
     assert (running.poll(), running.was_overdue) == (-signal.SIGKILL, True)
-    wait_until(lambda: not is_alive(int((run_dir / "ready").read_text())), "the end of its child")
+    wait_until(lambda: not is_running(int((run_dir / "ready").read_text())), "the end of its child")
 
 
 def test_a_launcher_gives_its_processes_as_long_as_we_give_it(recipe, run_dir):
@@ -150,12 +151,12 @@ def test_a_recipe_and_its_children_die_with_a_supervisor_that_is_killed(run_dir,
         for name in ("recipe", "grandchild"):
             wait_until(lambda n=name: (pids / n).exists() and (pids / n).read_text() != "", f"the {name}")
         alive = {name: int((pids / name).read_text()) for name in ("recipe", "grandchild")}
-        assert all(is_alive(pid) for pid in alive.values())
+        assert all(is_running(pid) for pid in alive.values())
     finally:
         process.kill()
         process.wait()
     for name, pid in alive.items():
-        wait_until(lambda p=pid: not is_alive(p), f"the end of the {name}")
+        wait_until(lambda p=pid: not is_running(p), f"the end of the {name}")
 
 
 def test_a_recipe_dies_when_the_thread_that_started_it_ends(recipe):
@@ -367,7 +368,7 @@ def test_what_is_left_of_its_group_ends_with_a_recipe(recipe, run_dir):
         """.replace("{python!r}", repr(sys.executable))
     )
     assert running.wait(30) == 0
-    wait_until(lambda: not is_alive(int((run_dir / "child").read_text())), "the end of its child")
+    wait_until(lambda: not is_running(int((run_dir / "child").read_text())), "the end of its child")
 
 
 def test_only_a_recipe_that_we_did_not_kill_was_killed_for_memory(recipe, monkeypatch):
