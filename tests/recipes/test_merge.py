@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from tests.recipes.runs import make_training_run, run_here
+from training.recipes.merge import WITHIN
 from training.recipes.run_dir import RecipeError
 
 MODELS = {"dpo": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
@@ -72,18 +73,35 @@ def test_it_is_a_whole_model_with_its_tokenizer_and_nothing_of_an_adapter(traine
     assert str(tiny_model.parent) not in (folder / "config.json").read_text()
 
 
-def test_it_keeps_the_number_format_of_the_base(trained, tiny_model, tmp_path):
+@pytest.fixture(scope="module")
+def half(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model in bfloat16."""
+    folder = tmp_path_factory.mktemp("bases") / "half"
+    shutil.copytree(tiny_model, folder)
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def dtypes_in(folder: Path) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()}
+
+
+def test_it_keeps_the_number_format_of_the_base(trained, half, tmp_path):
     method, adapter = trained
-    half = tmp_path / "half"
-    shutil.copytree(tiny_model, half)
-    weights = {name: tensor.bfloat16() for name, tensor in load_file(half / "model.safetensors").items()}
-    save_file(weights, half / "model.safetensors", metadata={"format": "pt"})
     folder, measured = merge(tmp_path / "run", half, adapter)
-    dtypes = {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()}
-    assert dtypes == {torch.bfloat16}
+    assert dtypes_in(folder) == {torch.bfloat16}
     assert 0 < measured["moved"] < 0.1
     if method == "dpo":
         assert measured["moved"] < measured["adapter_moves"]
+
+
+def test_what_rounding_would_make_another_model_stays_in_float32(trained, half, tmp_path, monkeypatch):
+    monkeypatch.setitem(WITHIN, torch.bfloat16, 0.0)
+    folder, measured = merge(tmp_path / "run", half, trained[1])
+    assert dtypes_in(folder) == {torch.float32}
+    assert json.loads((folder / "config.json").read_text())["dtype"] == measured["dtype"] == "float32"
+    assert measured["moved"] < 1e-3
 
 
 def test_an_adapter_that_does_not_fit_or_is_none_is_refused_and_nothing_is_written(

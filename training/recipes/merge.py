@@ -4,7 +4,8 @@
 
 config.json names `base` and `adapter`; output/ becomes a model folder with tokenizer and chat template, in the number
 format of the base's own weights. It is summed up in float32 and rounded once. Before it is given out it is read
-back and asked what base and adapter together were asked: its answers may differ by rounding, and by nothing else.
+back and asked what base and adapter together were asked: its answers may differ by rounding, and by nothing else. Where
+rounding would move them by more than it should, as it does those of reward models, the weights stay in float32.
 """
 
 import os
@@ -28,8 +29,8 @@ from training.recipes.run_dir import UNFINISHED, RecipeError, RunDir, run
 from training.recipes.scoring import PROBES
 
 MODELS: dict[str, Any] = {"CAUSAL_LM": AutoModelForCausalLM, "SEQ_CLS": AutoModelForSequenceClassification}
-# How far answers may move, as a share of their own spread: weights that are rounded once move them a little.
-ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
+# How far answers may move, as a share of their own spread. In float32 they differ by the order of sums alone.
+WITHIN = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
 
 
 def main(run: RunDir) -> dict[str, Any]:
@@ -39,30 +40,24 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, 3, "loading")
     tokenizer = loading.load_tokenizer(base)
     task = task_of(adapter)
-    dtype = loading.dtype_of(base)
+    before, without = answers_of_both(base, adapter, task, tokenizer)
 
-    model = open_whole(base, task, tokenizer)
-    try:
-        together = PeftModel.from_pretrained(model, adapter).eval()
-    except RuntimeError as error:
-        raise RecipeError(f"The adapter {adapter} does not fit the base model {base}: {error}") from error
-    before = answers(together, tokenizer)
-    without = answers_without(together, tokenizer) if task == TaskType.CAUSAL_LM else None
-
-    run.report_progress(1, 3, "merging")
-    merged = together.merge_and_unload().to(dtype)
     unfinished, output = run.path / UNFINISHED / "output", run.path / "output"
-    shutil.rmtree(unfinished.parent, ignore_errors=True)
     shutil.rmtree(output, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    merged.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    del merged, together, model
+    for dtype in dict.fromkeys((loading.dtype_of(base), torch.float32)):
+        run.report_progress(1, 3, "merging")
+        shutil.rmtree(unfinished.parent, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        merged = open_both(base, adapter, task, tokenizer).merge_and_unload().to(dtype)
+        merged.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        del merged
 
-    run.report_progress(2, 3, "reading back")
-    after = answers(open_whole(unfinished, task, tokenizer), tokenizer)
-    moved = distance(before, after)
-    if not moved <= ROUNDING[dtype]:
+        run.report_progress(2, 3, "reading back")
+        moved = distance(before, answers(open_whole(unfinished, task, tokenizer), tokenizer))
+        if moved <= WITHIN[dtype]:
+            break
+    else:
         raise RuntimeError(f"the merged model answers otherwise: by {moved:.3g} of the spread of its answers")
     os.rename(unfinished, output)
     unfinished.parent.rmdir()
@@ -98,6 +93,25 @@ def open_whole(folder: Path, task: TaskType, tokenizer: PreTrainedTokenizerBase)
     return model.eval()
 
 
+def open_both(base: Path, adapter: Path, task: TaskType, tokenizer: PreTrainedTokenizerBase) -> PeftModel:
+    try:
+        return PeftModel.from_pretrained(open_whole(base, task, tokenizer), adapter).eval()
+    except RuntimeError as error:
+        raise RecipeError(f"The adapter {adapter} does not fit the base model {base}: {error}") from error
+
+
+def answers_of_both(
+    base: Path, adapter: Path, task: TaskType, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Tensor, Tensor | None]:
+    """What base and adapter say together, and what a policy's base says alone."""
+    together = open_both(base, adapter, task, tokenizer)
+    before = answers(together, tokenizer)
+    if task != TaskType.CAUSAL_LM:
+        return before, None
+    with together.disable_adapter():
+        return before, answers(together, tokenizer)
+
+
 @torch.no_grad()
 def answers(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """What the model says to the probes, one after the other: logits of each token, or one score each. (answers,)"""
@@ -106,11 +120,6 @@ def answers(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBa
         ids = torch.tensor([conversation_ids(tokenizer, probe)])  # (1, seq)
         found.append(model(input_ids=ids, use_cache=False).logits.flatten())
     return torch.cat(found)
-
-
-def answers_without(model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    with model.disable_adapter():
-        return answers(model, tokenizer)
 
 
 def distance(before: Tensor, after: Tensor) -> float:
