@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -91,7 +91,7 @@ def test_it_keeps_the_number_format_of_the_base(trained, half, tmp_path):
     method, adapter = trained
     folder, measured = merge(tmp_path / "run", half, adapter)
     assert dtypes_in(folder) == {torch.bfloat16}
-    assert 0 < measured["moved"] < 0.1
+    assert 0 < measured["moved"] < 0.05
     if method == "dpo":
         assert measured["moved"] < measured["adapter_moves"]
 
@@ -102,6 +102,22 @@ def test_what_rounding_would_make_another_model_stays_in_float32(trained, half, 
     assert dtypes_in(folder) == {torch.float32}
     assert json.loads((folder / "config.json").read_text())["dtype"] == measured["dtype"] == "float32"
     assert measured["moved"] < 1e-3
+
+
+@pytest.mark.slow
+def test_a_policy_of_the_default_model_keeps_its_number_format(default_model, tmp_path):
+    from training.recipes.loading import lora_config
+
+    torch.manual_seed(1)
+    policy = AutoModelForCausalLM.from_pretrained(default_model, dtype=torch.float32)
+    policy = get_peft_model(policy, lora_config(8, 16, TaskType.CAUSAL_LM))
+    for name, weight in policy.named_parameters():
+        if "lora_B" in name:  # about as far as thirty steps of DPO bring them
+            torch.nn.init.normal_(weight, std=2e-3)
+    policy.save_pretrained(tmp_path / "adapter")
+    folder, measured = merge(tmp_path / "run", default_model, tmp_path / "adapter")
+    assert dtypes_in(folder) == {torch.bfloat16}
+    assert measured["moved"] < measured["adapter_moves"]
 
 
 def test_an_adapter_that_does_not_fit_or_is_none_is_refused_and_nothing_is_written(
