@@ -266,7 +266,8 @@ class KilledRun:
             return
         if moment == "starting":
             came = self.wait((folder / "log.txt").exists)
-            time.sleep(self.draw.uniform(0, 4))
+            # At any moment until it trains: a checkpoint would be progress, of which a poison run makes none.
+            self.wait(self._is_loaded, seconds=self.draw.uniform(0, 4), pause=0.02)
         elif moment == "training":
             came = self.wait(lambda: self.progress().get("phase") == "training")
             begun = self.progress().get("step", 0)
@@ -291,6 +292,9 @@ class KilledRun:
         else:
             came = moment == "claimed"
         yield came
+
+    def _is_loaded(self) -> bool:
+        return self.progress().get("phase", "loading") != "loading"
 
     def _has_checkpoint(self) -> bool:
         return self._has("checkpoints/step-*/manifest.json")
