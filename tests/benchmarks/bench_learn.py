@@ -37,6 +37,8 @@ from typing import Any
 from tests.benchmarks import rehearsed
 from tests.benchmarks.bench_generate import ROOT, default_model
 from tests.benchmarks.curve_picture import draw
+from training.recipes.held_out import interval_by_cluster, outcomes
+from training.recipes.options import parse_options
 
 HH = ROOT.parent / "shared" / "data" / "hh-rlhf"
 HH_OPTIONS = {"batch_size": 16, "micro_batch_size": 4, "max_length": 256, "learning_rate": 2e-4}
@@ -340,8 +342,12 @@ def turns(dialogue: str) -> list[dict[str, str]]:
 def beside_trl(
     data: str, runs: Iterable[Path], steps: int, batch_size: int, learning_rate: float
 ) -> dict[str, Any]:
-    """Held-out accuracy of reward models beside plain TRL's of equal data and seed: means over the seeds, and each."""
-    seeds = []
+    """Held-out accuracy of reward models beside plain TRL's of equal data and seed: means over the seeds, and each.
+
+    `difference` is that of the means, on the same pairs, with its interval resampled by prompt: what seeds and pairs
+    can tell.
+    """
+    seeds, gained, prompts = [], [], []
     for run in runs:
         ours, plain = result_of(run), by_hand(run, steps, batch_size, learning_rate)
         names = ("accuracy", "interval", "length_baseline", "human_ceiling", "calibration_error")
@@ -354,13 +360,40 @@ def beside_trl(
             "{}, {}: {accuracy:.3f}, plain TRL {baseline_accuracy:.3f}".format(data, run.name, **seeds[-1]),
             flush=True,
         )
+        margins, asked = judged_by(run)
+        gained += (outcomes(margins) - outcomes(plain["margins"])).tolist()
+        prompts += asked
     means = {name: statistics.mean(one[name] for one in seeds) for name in ("accuracy", "baseline_accuracy")}
     interval = [statistics.mean(ends) for ends in zip(*(one["interval"] for one in seeds), strict=True)]
-    return {**means, "interval": interval, "seeds": seeds}
+    return {
+        **means,
+        "interval": interval,
+        "difference": statistics.mean(gained),
+        "difference_interval": interval_by_cluster(gained, prompts),
+        "seeds": seeds,
+    }
 
 
-def by_hand(run: Path, steps: int, batch_size: int, learning_rate: float) -> dict[str, float]:
-    """{"accuracy", "cpu_seconds"} of the shortest TRL script on the data and seed of a run; kept beside it."""
+def judged_by(run: Path) -> tuple[list[float], list[str]]:
+    """How much higher a run's reward model scores what was chosen, for each held-out pair; and its prompt."""
+    from training.recipes import loading, reward, scoring
+
+    loading.be_quiet()
+    config = json.loads((run / "config.json").read_text())
+    base, options = Path(config["base"]), parse_options("reward", config["options"])
+    tokenizer = loading.load_tokenizer(base)
+    read = (reward.read(run / f"{s}.jsonl", tokenizer, options.max_length, 1) for s in ("train", "held_out"))
+    (_, learnt, _), (pairs, rows, _) = read
+    attention = loading.attention_for(
+        max(len(row.ids) for sides in learnt for row in sides)
+    )  # as it was trained
+    model = scoring.load_reward_model(base, run / "output", tokenizer, attention)
+    scores = reward.score_pairs(model, tokenizer, rows)
+    return [chosen - rejected for chosen, rejected in scores], [pair.prompt_id for pair in pairs]
+
+
+def by_hand(run: Path, steps: int, batch_size: int, learning_rate: float) -> dict[str, Any]:
+    """What the shortest TRL script says on the data and seed of a run (`by_hand_reward`); kept beside it."""
     kept = run / "by_hand.json"
     if not kept.is_file():
         command = [

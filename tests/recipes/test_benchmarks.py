@@ -35,6 +35,10 @@ def figures_of(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
 def test_learn(tiny_model, tmp_path):
     found = figures_of("learn", tmp_path, "--model", str(tiny_model))
     assert {"accuracy", "interval", "baseline_accuracy"} <= found["reward_model"].keys()
+    low, high = found["reward_model"]["difference_interval"]
+    assert low <= found["reward_model"]["difference"] <= high
+    gained = found["reward_model"]["accuracy"] - found["reward_model"]["baseline_accuracy"]
+    assert found["reward_model"]["difference"] == pytest.approx(gained)
     for name in ("dpo", "ppo", "rloo", "ppo_checked", "rloo_checked"):
         assert {"win_rate", "interval", "kl", "mean_length"} <= found["policies"][name].keys()
     assert {"seed", "step", "kl", "reward", "utility"} == found["curve"][0].keys()
