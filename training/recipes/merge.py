@@ -40,7 +40,9 @@ def main(run: RunDir) -> dict[str, Any]:
     run.report_progress(0, 3, "loading")
     tokenizer = loading.load_tokenizer(base)
     task = task_of(adapter)
-    before, without = answers_of_both(base, adapter, task, tokenizer)
+    together = open_both(base, adapter, task, tokenizer)
+    before = answers(together, tokenizer)
+    without = answers_without(together, tokenizer) if task == TaskType.CAUSAL_LM else None
 
     unfinished, output = run.path / UNFINISHED / "output", run.path / "output"
     shutil.rmtree(output, ignore_errors=True)
@@ -48,10 +50,11 @@ def main(run: RunDir) -> dict[str, Any]:
         run.report_progress(1, 3, "merging")
         shutil.rmtree(unfinished.parent, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        merged = open_both(base, adapter, task, tokenizer).merge_and_unload().to(dtype)
+        together = together or open_both(base, adapter, task, tokenizer)
+        merged = together.merge_and_unload().to(dtype)
         merged.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
-        del merged
+        together = merged = None  # room for what is read back
 
         run.report_progress(2, 3, "reading back")
         moved = distance(before, answers(open_whole(unfinished, task, tokenizer), tokenizer))
@@ -100,18 +103,6 @@ def open_both(base: Path, adapter: Path, task: TaskType, tokenizer: PreTrainedTo
         raise RecipeError(f"The adapter {adapter} does not fit the base model {base}: {error}") from error
 
 
-def answers_of_both(
-    base: Path, adapter: Path, task: TaskType, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Tensor, Tensor | None]:
-    """What base and adapter say together, and what a policy's base says alone."""
-    together = open_both(base, adapter, task, tokenizer)
-    before = answers(together, tokenizer)
-    if task != TaskType.CAUSAL_LM:
-        return before, None
-    with together.disable_adapter():
-        return before, answers(together, tokenizer)
-
-
 @torch.no_grad()
 def answers(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """What the model says to the probes, one after the other: logits of each token, or one score each. (answers,)"""
@@ -120,6 +111,11 @@ def answers(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBa
         ids = torch.tensor([conversation_ids(tokenizer, probe)])  # (1, seq)
         found.append(model(input_ids=ids, use_cache=False).logits.flatten())
     return torch.cat(found)
+
+
+def answers_without(model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    with model.disable_adapter():
+        return answers(model, tokenizer)
 
 
 def distance(before: Tensor, after: Tensor) -> float:
