@@ -12,6 +12,7 @@ from annotation.services.guidelines import MOST_CHARACTERS, Overtaken, mark_guid
 from rankloop.audit.models import AuditEvent
 from rankloop.errors import Refused
 from tests.cast import Cast, assemble
+from tests.pages import text_of
 from tests.together import outcome_of, together
 
 pytestmark = pytest.mark.django_db
@@ -36,10 +37,6 @@ def read_by(cast: Cast, name: str) -> int:
 
 def send(client: Client, address: str, body: Any) -> Any:
     return client.post(f"{API}/{address}", json.dumps(body), content_type="application/json")
-
-
-def text_of(answer: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 # --- reading ---

@@ -1,7 +1,6 @@
 """Joining a project by an invitation: with the account one has, or with a new one."""
 
 import json
-import re
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +19,7 @@ from rankloop.accounts.models import User
 from rankloop.accounts.throttle import MOST_FAILURES
 from rankloop.audit.models import AuditEvent
 from tests.cast import PASSWORD, Cast, assemble
+from tests.pages import text_of
 from tests.together import outcome_of, together
 
 pytestmark = pytest.mark.django_db
@@ -47,10 +47,6 @@ def expire(invitation: Invitation) -> None:
 
 def send(client: Client, method: str, address: str, body: Any = None) -> Any:
     return getattr(client, method)(address, json.dumps(body or {}), content_type="application/json")
-
-
-def text_of(answer: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def test_a_visitor_makes_an_account_joins_and_is_signed_in(client: Client, cast: Cast) -> None:

@@ -23,6 +23,7 @@ from rankloop.accounts.models import User
 from rankloop.audit.models import AuditEvent
 from rankloop.errors import Conflict, Refused
 from tests.cast import Cast, add_simulated, assemble, open_ranking
+from tests.pages import text_of
 from tests.together import outcome_of, together
 
 pytestmark = pytest.mark.django_db
@@ -56,10 +57,6 @@ def expire(invitation: Invitation) -> None:
 
 def send(client: Client, method: str, address: str, body: Any = None) -> Any:
     return getattr(client, method)(address, json.dumps(body or {}), content_type="application/json")
-
-
-def text_of(answer: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 # --- members ---

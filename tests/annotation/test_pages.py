@@ -10,6 +10,7 @@ from django.test import Client
 from annotation.models import Membership, Project, Prompt
 from rankloop.accounts.models import User
 from tests.cast import Cast, add_prompts, assemble, open_ranking
+from tests.pages import text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -22,10 +23,6 @@ RESEARCHERS_PAGES = (
 @pytest.fixture
 def cast() -> Cast:
     return assemble()
-
-
-def text_of(answer) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def test_home_shows_my_projects_with_what_is_left(client: Client, cast: Cast) -> None:

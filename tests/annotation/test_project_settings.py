@@ -15,6 +15,7 @@ from rankloop.accounts.models import User
 from rankloop.audit.models import AuditEvent
 from rankloop.errors import Refused
 from tests.cast import Cast, assemble, open_ranking
+from tests.pages import text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -42,10 +43,6 @@ def as_typed(project: Project, **changed: Any) -> dict[str, Any]:
 
 def send(client: Client, method: str, address: str, body: Any) -> Any:
     return getattr(client, method)(address, json.dumps(body), content_type="application/json")
-
-
-def text_of(answer: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def test_the_page_shows_every_setting_with_its_help(admin: Client, cast: Cast) -> None:

@@ -1,7 +1,5 @@
 """Reports of annotators: who sees them, and how they are resolved."""
 
-import re
-
 import pytest
 from django.test import Client
 
@@ -13,6 +11,7 @@ from annotation.services.review import resolve_report
 from rankloop.audit.models import AuditEvent
 from rankloop.errors import Conflict, Refused
 from tests.cast import Cast, assemble, open_ranking
+from tests.pages import text_of
 
 pytestmark = pytest.mark.django_db
 PAGE = "/p/tea/review/"
@@ -31,10 +30,6 @@ def report(cast: Cast) -> Report:
     return report_comparison(
         assignment=assignment, category="personal", text="There is a phone number in it."
     )
-
-
-def text_of(answer) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def test_a_report_shows_its_texts_in_the_order_its_annotator_saw(

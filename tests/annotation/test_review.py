@@ -1,6 +1,5 @@
 """Reviewing what people wrote: who may, what a decision changes, and what a repeat or a late one does not."""
 
-import re
 import uuid
 
 import pytest
@@ -16,6 +15,7 @@ from rankloop.accounts.models import User
 from rankloop.audit.models import AuditEvent
 from rankloop.errors import Conflict, Refused
 from tests.cast import Cast, assemble, open_ranking
+from tests.pages import text_of
 from tests.written import demonstrate, revise
 
 pytestmark = pytest.mark.django_db
@@ -40,10 +40,6 @@ def write(cast: Cast, user: User, text: str) -> Completion:
 def answer(cast: Cast) -> Completion:
     open_ranking(cast, comparisons=3)
     return write(cast, cast.anna, "Warm the pot first, then steep it for three minutes.")
-
-
-def text_of(answer) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def state_of(answer: Completion) -> tuple[str, str, User | None]:

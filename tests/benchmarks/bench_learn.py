@@ -384,9 +384,8 @@ def judged_by(run: Path) -> tuple[list[float], list[str]]:
     tokenizer = loading.load_tokenizer(base)
     read = (reward.read(run / f"{s}.jsonl", tokenizer, options.max_length, 1) for s in ("train", "held_out"))
     (_, learnt, _), (pairs, rows, _) = read
-    attention = loading.attention_for(
-        max(len(row.ids) for sides in learnt for row in sides)
-    )  # as it was trained
+    longest = max(len(row.ids) for sides in learnt for row in sides)
+    attention = loading.attention_for(longest)  # that it was trained with
     model = scoring.load_reward_model(base, run / "output", tokenizer, attention)
     scores = reward.score_pairs(model, tokenizer, rows)
     return [chosen - rejected for chosen, rejected in scores], [pair.prompt_id for pair in pairs]

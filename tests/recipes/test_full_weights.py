@@ -30,17 +30,6 @@ def finished(request, tiny_model, tmp_path_factory) -> tuple[str, Path, dict]:
     return request.param, folder, run_here(folder)
 
 
-@pytest.fixture(scope="module")
-def half_model(tiny_model, tmp_path_factory) -> Path:
-    """The tiny model stored as bfloat16."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("half") / "half")
-    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(folder)
-    return folder
-
-
 def test_it_learns(finished):
     method, _, metrics = finished
     start = metrics["at_start"]

@@ -73,32 +73,22 @@ def test_it_is_a_whole_model_with_its_tokenizer_and_nothing_of_an_adapter(traine
     assert str(tiny_model.parent) not in (folder / "config.json").read_text()
 
 
-@pytest.fixture(scope="module")
-def half(tiny_model, tmp_path_factory) -> Path:
-    """The tiny model in bfloat16."""
-    folder = tmp_path_factory.mktemp("bases") / "half"
-    shutil.copytree(tiny_model, folder)
-    weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
 def dtypes_in(folder: Path) -> set[torch.dtype]:
     return {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()}
 
 
-def test_it_keeps_the_number_format_of_the_base(trained, half, tmp_path):
+def test_it_keeps_the_number_format_of_the_base(trained, half_model, tmp_path):
     method, adapter = trained
-    folder, measured = merge(tmp_path / "run", half, adapter)
+    folder, measured = merge(tmp_path / "run", half_model, adapter)
     assert dtypes_in(folder) == {torch.bfloat16}
     assert 0 < measured["moved"] < 0.05
     if method == "dpo":
         assert measured["moved"] < measured["adapter_moves"]
 
 
-def test_what_rounding_would_make_another_model_stays_in_float32(trained, half, tmp_path, monkeypatch):
+def test_what_rounding_would_make_another_model_stays_in_float32(trained, half_model, tmp_path, monkeypatch):
     monkeypatch.setitem(WITHIN, torch.bfloat16, 0.0)
-    folder, measured = merge(tmp_path / "run", half, trained[1])
+    folder, measured = merge(tmp_path / "run", half_model, trained[1])
     assert dtypes_in(folder) == {torch.float32}
     assert json.loads((folder / "config.json").read_text())["dtype"] == measured["dtype"] == "float32"
     assert measured["moved"] < 1e-3

@@ -1,6 +1,7 @@
 """Fixtures of the training tests."""
 
 import pytest
+from django.test import Client
 
 from annotation.models import Round
 from tests.cast import Cast, add_prompts, assemble
@@ -32,3 +33,10 @@ def round(cast, base) -> Round:
     """A draft with prompts to work on and both methods in its plan."""
     add_prompts(cast, PROMPTS)
     return draft(cast, base, training_plan=PLAN)
+
+
+@pytest.fixture
+def site(client: Client, cast: Cast) -> Client:
+    """A browser in which the researcher is signed in."""
+    client.force_login(cast.researcher)
+    return client

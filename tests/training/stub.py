@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 NUMBERS = count()
 PRELUDE = """\
@@ -30,6 +33,18 @@ def write_stub(folder: Path, code: str) -> Path:
     file.write_text(PRELUDE.format(python=sys.executable) + textwrap.dedent(code))
     file.chmod(0o755)
     return file
+
+
+def in_place_of_recipes(
+    supervising: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """Puts the code it is called with in the place of every recipe that the module starts, and lets it look often."""
+    monkeypatch.setattr(supervising, "POLL_SECONDS", 0.02)
+
+    def be(code: str) -> None:
+        monkeypatch.setattr(sys, "executable", str(write_stub(folder, code)))
+
+    return be
 
 
 def wait_until(happened: Callable[[], bool], what: str, seconds: float = 30) -> None:

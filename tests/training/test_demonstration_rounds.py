@@ -5,13 +5,13 @@ import uuid
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.test import Client
 
 from annotation.models import Comparison, Completion, Contestant, Round, Slot
 from annotation.services.claims import claim_comparison, skip_comparison
 from annotation.services.comparisons import open_comparisons
 from rankloop.errors import Refused
 from tests.cast import add_contestants, add_prompts, add_simulated
+from tests.pages import text_of
 from tests.training.stage import PLAN, advance, draft, launch, rank, status_of
 from training.models import Evaluation, GenerationJob, PreferenceDataset, TrainingRun
 from training.services.checkpoints import register_policy
@@ -165,16 +165,6 @@ def test_a_round_of_each_kind_side_by_side_keep_their_comparisons_apart(cast, ba
 
 
 # --- pages ---
-
-
-@pytest.fixture
-def site(client: Client, cast) -> Client:
-    client.force_login(cast.researcher)
-    return client
-
-
-def text_of(answer) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def form(**changes) -> dict:

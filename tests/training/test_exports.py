@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.test import Client
 
 from rankloop.errors import Refused
 from tests.api import Caller
+from tests.pages import text_of
 from tests.training.stage import base_folder
 from training import store
 from training.exporting import prepare_export, tar_of
@@ -96,16 +96,6 @@ def policy(cast, base, output) -> Checkpoint:
         run=run,
         metrics=METRICS,
     )
-
-
-@pytest.fixture
-def site(client: Client, cast) -> Client:
-    client.force_login(cast.researcher)
-    return client
-
-
-def text_of(answer) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def file_of(checkpoint: Checkpoint, name: str) -> Path:

@@ -1,6 +1,5 @@
 """My work: what I said, what became of it, my own pace, and taking a judgment back."""
 
-import re
 import uuid
 from datetime import UTC, date, datetime, timedelta
 
@@ -16,6 +15,7 @@ from annotation.submissions import Note, Submission
 from rankloop.accounts.models import User
 from tests import written as by_hand
 from tests.cast import Cast, open_ranking
+from tests.pages import text_of
 from tests.training.test_uses import add_checkpoint
 from training.models import Checkpoint, PreferenceDataset
 from training.selectors.datasets import revised_since
@@ -25,10 +25,6 @@ from training.services.snapshots import snapshot_rounds
 pytestmark = pytest.mark.django_db
 PAGE = "/p/tea/my-work/"
 API = "/api/v1/projects/tea/my-judgments"
-
-
-def text_of(answer) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def judge(cast: Cast, user: User, *, outcome: str = "ranked", ranks=(1, 2, 2, 3), **values) -> Judgment:

@@ -12,6 +12,7 @@ from annotation.services.claims import claim_comparison
 from annotation.services.judgments import submit_judgment
 from annotation.submissions import Submission
 from tests.cast import Cast, add_prompts, add_simulated, assemble, open_ranking
+from tests.pages import text_of
 from tests.written import write_answer
 from training.models import Checkpoint, PreferenceDataset, RunInput, RunMetric, TrainingRun, WorkStatus
 from training.services.checkpoints import register_policy
@@ -23,17 +24,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def cast() -> Cast:
     return assemble()
-
-
-@pytest.fixture
-def site(client: Client, cast: Cast) -> Client:
-    """A browser in which the researcher is signed in."""
-    client.force_login(cast.researcher)
-    return client
-
-
-def text_of(answer) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def add_base(cast: Cast) -> Checkpoint:

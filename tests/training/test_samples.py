@@ -4,7 +4,6 @@ import json
 import uuid
 
 import pytest
-from django.test import Client
 
 from annotation.services.members import open_project
 from tests.api import Caller
@@ -19,12 +18,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def run(cast: Cast, stored) -> TrainingRun:
     return TrainingRun.objects.create(project=cast.project, step="ppo", method="ppo", attempt=2)
-
-
-@pytest.fixture
-def site(client: Client, cast: Cast) -> Client:
-    client.force_login(cast.researcher)
-    return client
 
 
 def address(run: TrainingRun) -> str:

@@ -36,9 +36,3 @@ def judge(cast: Cast, base: Checkpoint) -> Checkpoint:
 @pytest.fixture
 def run(cast: Cast, dataset: PreferenceDataset, base: Checkpoint) -> TrainingRun:
     return drafted(cast, dataset, base)
-
-
-@pytest.fixture
-def site(client, cast: Cast):
-    client.force_login(cast.researcher)
-    return client

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -16,7 +15,7 @@ from rankloop.errors import Refused
 from tests.cast import add_prompts, assemble
 from tests.training.launching.stage import FINE, drafted, look_over
 from tests.training.stage import draft, rank, to_ranking
-from tests.training.stub import write_stub
+from tests.training.stub import in_place_of_recipes
 from training import looking_over, store, tasks
 from training.models import Checkpoint, TrainingRun, WorkStatus
 from training.recipes.run_dir import RecipeError
@@ -38,12 +37,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def preview(tmp_path, monkeypatch):
     """Put the given code in the place of the recipe `preview`."""
-    monkeypatch.setattr(looking_over, "POLL_SECONDS", 0.02)
-
-    def be(code: str) -> None:
-        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path, code)))
-
-    return be
+    return in_place_of_recipes(looking_over, tmp_path, monkeypatch)
 
 
 def test_the_look_over_reads_what_the_run_would_read_and_leaves_no_folder(run, preview, settings):

@@ -1,19 +1,12 @@
 """Fixtures of the tests of the runs page."""
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
 from tests.api import Caller
 from tests.cast import Cast
 from tests.training.steering.stage import whole_run
 from training.models import PreferenceDataset, TrainingRun, WorkStatus
-
-
-@pytest.fixture
-def site(client: Client, cast: Cast) -> Client:
-    client.force_login(cast.researcher)
-    return client
 
 
 @pytest.fixture

@@ -1,17 +1,11 @@
 """What the tests of the runs page put on the stage."""
 
-import re
-
 from tests.cast import Cast
 from training.models import TrainingRun
 from training.recipes.options import parse_options
 from training.services.runs import open_run
 
 RUNS = "/api/v1/projects/tea/runs"
-
-
-def text_of(answer) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", answer.content.decode()))
 
 
 def add_run(cast: Cast, name: str = "dpo", **fields) -> TrainingRun:

@@ -7,7 +7,8 @@ import uuid
 import pytest
 
 from annotation.services.members import open_project
-from tests.training.steering.stage import RUNS, add_run, text_of, whole_run
+from tests.pages import text_of
+from tests.training.steering.stage import RUNS, add_run, whole_run
 
 pytestmark = pytest.mark.django_db
 

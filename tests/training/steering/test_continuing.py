@@ -6,8 +6,9 @@ from annotation.models import Round
 from rankloop.audit.models import AuditEvent
 from rankloop.errors import Conflict
 from tests.api import Caller
+from tests.pages import text_of
 from tests.training.stage import status_of, to_training
-from tests.training.steering.stage import RUNS, add_run, text_of, whole_run
+from tests.training.steering.stage import RUNS, add_run, whole_run
 from training.models import RunInput, TrainingRun, WorkStatus
 from training.recipes.options import parse_options
 from training.services.rounds import cancel_round

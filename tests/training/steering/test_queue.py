@@ -11,8 +11,9 @@ from annotation.services.members import open_project
 from rankloop.audit.models import AuditEvent
 from rankloop.errors import Conflict, Refused
 from tests.api import Caller
+from tests.pages import text_of
 from tests.training.stage import to_training, train
-from tests.training.steering.stage import RUNS, add_run, text_of
+from tests.training.steering.stage import RUNS, add_run
 from training.models import RunMetric, TrainingRun, WorkStatus
 from training.recipes.options import METHODS
 from training.selectors.runs import queue_of, remaining_seconds, waiting

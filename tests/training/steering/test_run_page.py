@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.training.steering.stage import add_run, text_of, whole_run
+from tests.pages import text_of
+from tests.training.steering.stage import add_run, whole_run
 from training.measurements import beside, catalogue, main_rate
 from training.models import TrainingRun, WorkStatus
 from training.recipes.options import describe_options

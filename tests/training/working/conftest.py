@@ -1,12 +1,10 @@
 """Fixtures of the tests of a worker: its recipe is a stub."""
 
-import sys
-
 import pytest
 
 from tests.cast import add_prompts, assemble
 from tests.training.stage import PLAN, add_base, draft, generate, rank
-from tests.training.stub import write_stub
+from tests.training.stub import in_place_of_recipes
 from tests.training.working.stage import WAIT, at_work
 from training import worker
 from training.models import TrainingRun
@@ -16,12 +14,7 @@ from training.services.rounds import advance_round, launch_round
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     """Put the given code in the place of every recipe."""
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.02)
-
-    def be(code: str) -> None:
-        monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path, code)))
-
-    return be
+    return in_place_of_recipes(worker, tmp_path, monkeypatch)
 
 
 @pytest.fixture
