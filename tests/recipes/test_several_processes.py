@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.environment import ROOT
 from tests.recipes.runs import (
@@ -22,6 +23,7 @@ from tests.recipes.runs import (
     weights_of,
 )
 from training.recipes import training_loop
+from training.recipes.loading import compute_dtype
 from training.recipes.model_folders import check_model
 from training.recipes.options import METHODS, parse_options
 from training.recipes.processes import divided
@@ -97,7 +99,8 @@ def test_two_processes_have_the_losses_of_one(by_two, method, tiny_model, tmp_pa
     run_here(make(tmp_path / method, method, tiny_model, **measured_by(by_two, method)))
     alone, together = losses(tmp_path / method), losses(by_two / method)
     assert len(together) >= 6
-    assert together == pytest.approx(alone, abs=1e-4)
+    # Either adds up other rows at once: equal to 2e-7 in float32, and 0.1 % of a gradient in bfloat16, seen with GRPO.
+    assert together == pytest.approx(alone, rel=torch.finfo(compute_dtype()).eps, abs=1e-4)
     alone, together = (losses(folder / method, MEASURED) for folder in (tmp_path, by_two))
     assert together == pytest.approx(alone, abs=1e-3)
     if method == "kto":
