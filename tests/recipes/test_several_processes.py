@@ -52,7 +52,8 @@ OF_METHOD: dict[str, dict[str, Any]] = {
     "grpo": {"group_size": 2, "epochs": 2},
     "ppo": {"value_warmup_steps": 0},
 }
-LOSSES = ("loss", "policy_loss", "value_loss", "grad_norm", "reward")
+LOSSES = ("loss", "policy_loss", "value_loss", "reward")
+GRADIENTS = ("grad_norm", "value_grad_norm")
 # Sums and scores of whole completions: bfloat16 rounds more of them away.
 MEASURED = ("kl", "held_out/kl", "held_out/reward")
 
@@ -98,7 +99,10 @@ def by_two(tiny_model, tmp_path_factory) -> Path:
 def test_two_processes_have_the_losses_of_one(by_two, method, tiny_model, tmp_path):
     run_here(make(tmp_path / method, method, tiny_model, **measured_by(by_two, method)))
     alone, together = losses(tmp_path / method), losses(by_two / method)
-    assert len(together) >= 6
+    assert len(together) >= 3
+    assert together == pytest.approx(alone, abs=1e-4)
+    alone, together = (losses(folder / method, GRADIENTS) for folder in (tmp_path, by_two))
+    assert len(together) >= 3
     # Either adds up other rows at once: equal to 2e-7 in float32, and 0.1 % of a gradient in bfloat16, seen with GRPO.
     assert together == pytest.approx(alone, rel=torch.finfo(compute_dtype()).eps, abs=1e-4)
     alone, together = (losses(folder / method, MEASURED) for folder in (tmp_path, by_two))
@@ -154,7 +158,8 @@ def test_all_weights_are_trained_as_by_one_process_and_saved_whole_by_the_first(
     recipe = launched(together)
     assert recipe.wait(120) == 0, (together / "log.txt").read_text()
     recipe.close()
-    assert losses(together) == pytest.approx(losses(alone), rel=1e-3, abs=1e-4)
+    wanted, found = (losses(folder, LOSSES + GRADIENTS) for folder in (alone, together))
+    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)
     names = {file.name for file in (alone / "output").iterdir()}
     assert {file.name for file in (together / "output").iterdir()} == names
     check_model(together / "output")
