@@ -375,20 +375,30 @@ def beside_trl(
 
 
 def judged_by(run: Path) -> tuple[list[float], list[str]]:
-    """How much higher a run's reward model scores what was chosen, for each held-out pair; and its prompt."""
+    """How much higher a run's reward model scores what was chosen, for each held-out pair; and its prompt.
+
+    Pairs with an empty completion, which the recipe leaves out, are scored as well: TRL's script does so.
+    """
     from training.recipes import loading, reward, scoring
+    from training.recipes.cutting import Row
+    from training.recipes.pairs import read_pairs
+    from training.recipes.rendering import conversation_ids
 
     loading.be_quiet()
     config = json.loads((run / "config.json").read_text())
     base, options = Path(config["base"]), parse_options("reward", config["options"])
     tokenizer = loading.load_tokenizer(base)
-    read = (reward.read(run / f"{s}.jsonl", tokenizer, options.max_length, 1) for s in ("train", "held_out"))
-    (_, learnt, _), (pairs, rows, _) = read
+    _, learnt, _ = reward.read(run / "train.jsonl", tokenizer, options.max_length, 1)
     longest = max(len(row.ids) for sides in learnt for row in sides)
     attention = loading.attention_for(longest)  # that it was trained with
     model = scoring.load_reward_model(base, run / "output", tokenizer, attention)
-    scores = reward.score_pairs(model, tokenizer, rows)
-    return [chosen - rejected for chosen, rejected in scores], [pair.prompt_id for pair in pairs]
+    pairs = read_pairs(run / "held_out.jsonl")
+    chosen, rejected = (
+        [Row(0, tuple(conversation_ids(tokenizer, pair.prompt + getattr(pair, side)))) for pair in pairs]
+        for side in ("chosen", "rejected")
+    )
+    scores = reward.score_pairs(model, tokenizer, list(zip(chosen, rejected, strict=True)))
+    return [better - worse for better, worse in scores], [pair.prompt_id for pair in pairs]
 
 
 def by_hand(run: Path, steps: int, batch_size: int, learning_rate: float) -> dict[str, Any]:

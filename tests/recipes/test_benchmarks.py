@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.recipes.runs import ROOT
+from tests.benchmarks.bench_learn import judged_by
+from tests.recipes.runs import ROOT, make_training_run, run_here, some_pairs, write_pairs
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,17 @@ def test_learn(tiny_model, tmp_path):
         assert {"win_rate", "interval", "kl", "mean_length"} <= found["policies"][name].keys()
     assert {"seed", "step", "kl", "reward", "utility"} == found["curve"][0].keys()
     assert [point["step"] for point in found["curve"]] == [0, 1, 2]
+
+
+def test_learn_compares_on_every_held_out_pair_also_on_what_the_recipe_leaves_out(tiny_model, tmp_path):
+    run = make_training_run(tmp_path / "run", "reward", tiny_model, options={"steps": 1})
+    pairs = some_pairs(rankings=4, seed=2)
+    pairs[3]["chosen"] = [{"role": "assistant", "content": ""}]
+    write_pairs(run / "held_out.jsonl", pairs)
+    assert run_here(run)["pairs"] == len(pairs) - 1
+    margins, prompts = judged_by(run)
+    assert len(margins) == len(pairs)
+    assert prompts == [pair["prompt_id"] for pair in pairs]
 
 
 def test_train(tiny_model, tmp_path):
